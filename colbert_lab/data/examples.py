@@ -1,0 +1,63 @@
+"""Training examples: a query with a positive and negatives, drawn by number from whatever they are kept in."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from colbert_lab.errors import DataError
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and its documents, the positive first; texts, not ids.
+
+    `scores` are a teacher's, in the order of the documents. `known_positives` are the ids of all documents known to
+    be relevant to the query: in a batch, no other query's document of these may count as a negative. Where the source
+    has raw texts only, the ids are None.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    query_id: str | None
+    document_ids: tuple[str, ...] | None
+    scores: tuple[float, ...] | None
+    known_positives: frozenset[str]
+
+
+class Examples(Protocol):
+    """Examples by number. `limit` is how many negatives every example can give (None: as many as are wanted)."""
+
+    fingerprint: str
+    limit: int | None
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, rng: np.random.Generator, negatives: int) -> Example:
+        """Example number `index` with this many negatives; a function of the arguments and the state of `rng` alone."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """JSON facts and counts for the manifest."""
+        ...
+
+
+def choose(count: int, negatives: int, rng: np.random.Generator, where: str, pick: str) -> list[int]:
+    """Which `negatives` of `count` listed ones to take, in the order of the list: the "first", or a "sample" of them.
+
+    DataError where there are fewer.
+    """
+    if negatives > count:
+        raise DataError(
+            f"{where}: {negatives} negatives are wanted, but there are {count}; lower the number of documents"
+        )
+    if pick == "first" or negatives == count:
+        return list(range(negatives))
+    return sorted(rng.choice(count, size=negatives, replace=False).tolist())
+
+
+def check_pick(pick: str) -> str:
+    """`pick` itself; DataError where it is neither "sample" nor "first"."""
+    if pick not in ("sample", "first"):
+        raise DataError(f"pick={pick} must be one of sample, first")
+    return pick

@@ -1,0 +1,1 @@
+"""Judging runs: metrics, significance, tables, relevance judgements."""

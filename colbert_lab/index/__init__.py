@@ -1,0 +1,1 @@
+"""Indexes: embeddings in, ranked documents out; no model is known here."""

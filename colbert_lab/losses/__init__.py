@@ -1,0 +1,1 @@
+"""Training losses: tensors of scores in, a scalar out."""

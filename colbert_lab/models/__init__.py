@@ -1,0 +1,1 @@
+"""Backbones, the ColBERT model over them, encoding, checkpoints."""

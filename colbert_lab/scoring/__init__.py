@@ -1,0 +1,1 @@
+"""The mathematics of late interaction: MaxSim, and the slow reference it must equal."""

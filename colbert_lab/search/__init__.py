@@ -1,0 +1,1 @@
+"""Searching an index, re-ranking a run, and lexical search."""

@@ -1,0 +1,111 @@
+"""Lexical search: BM25 over texts, the baseline of every comparison and the first miner of negatives.
+
+Scores are bm25s's, in Lucene's variant (Kamphuis et al., ECIR 2020); k1 0.9 and b 0.4 are Anserini's defaults.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.run import Hits, Run
+
+
+class Bm25:
+    """An index of N documents in memory: `Bm25(ids, texts).search(query_ids, query_texts, k)`.
+
+    ids: N document ids; texts: their texts in the same order, any iterable, read once. stopwords: a language that bm25s
+    knows (`en`), a list of words, or None; stemmer: a Snowball language (`english`) or None.
+
+    Raises ConfigError for a setting out of range or unknown, DataError for no documents, a repeated id, or as many
+    texts as ids not given.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        texts: Iterable[str],
+        k1: float = 0.9,
+        b: float = 0.4,
+        stopwords: str | Sequence[str] | None = "en",
+        stemmer: str | None = "english",
+    ):
+        self._tokenizer = _tokenizer(k1, b, stopwords, stemmer)
+        self.ids = tuple(ids)
+        if not self.ids or len(set(self.ids)) != len(self.ids):
+            raise DataError("BM25 needs documents, each with its own id" if self.ids else "BM25 needs documents")
+        tokens = list(self._tokenizer.streaming_tokenize(texts, update_vocab=True, allow_empty=False))
+        if len(tokens) != len(self.ids):
+            raise DataError(f"{len(self.ids)} document ids, but {len(tokens)} texts")
+        self._index = _index(tokens, self._tokenizer.get_vocab_dict(), k1, b)
+        # Place of each document in the order of ids, by which equal scores are ordered.
+        self._place = np.empty(len(self.ids), dtype=np.int64)
+        self._place[sorted(range(len(self.ids)), key=self.ids.__getitem__)] = np.arange(len(self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def search(self, query_ids: Sequence[str], query_texts: Sequence[str], k: int) -> Run:
+        """The best k documents for each query, equal scores by document id, ascending.
+
+        Like Lucene, BM25 finds the documents that share a word with the query and no others: where fewer than k do,
+        the query has fewer results, and none where its text is empty or unknown. (Filled up with documents of score 0
+        a run would owe some of its recall to the order of ids.) ConfigError for k below 1, DataError for repeated
+        query ids or as many texts as ids not given.
+        """
+        if k < 1:
+            raise ConfigError(f"k is {k}, it must be at least 1", "the search")
+        if len(query_ids) != len(query_texts) or len(set(query_ids)) != len(query_ids):
+            raise DataError(f"{len(query_ids)} query ids must be distinct and match {len(query_texts)} texts")
+        # update_vocab=False still knows new forms of known stems; "never" would not.
+        tokens = self._tokenizer.streaming_tokenize(query_texts, update_vocab=False, allow_empty=False)
+        return Run({query: self._best(words, k) for query, words in zip(query_ids, tokens)}, depth=k)
+
+    def _best(self, words: list[int], k: int) -> Hits:
+        if not words:
+            return Hits((), np.empty(0))
+        scores = self._index.get_scores_from_ids(words)
+        found = np.flatnonzero(scores > 0)
+        if len(found) > k:
+            least = np.partition(scores[found], len(found) - k)[len(found) - k]
+            found = found[scores[found] >= least]
+        found = found[np.lexsort((self._place[found], -scores[found]))[:k]]
+        return Hits(tuple(self.ids[i] for i in found), scores[found].astype(np.float64))
+
+
+def _tokenizer(k1: float, b: float, stopwords: str | Sequence[str] | None, stemmer: str | None):
+    import Stemmer
+    from bm25s.tokenization import Tokenizer
+
+    problems = []
+    if k1 < 0:
+        problems.append(f"k1 is {k1}, it must be at least 0")
+    if not 0 <= b <= 1:
+        problems.append(f"b is {b}, it must be between 0 and 1")
+    if stemmer is not None and stemmer not in Stemmer.algorithms():
+        problems.append(f"stemmer is {stemmer!r}, it can be null, {', '.join(Stemmer.algorithms())}")
+    try:
+        words = stopwords if stopwords is None or isinstance(stopwords, str) else list(stopwords)
+        tokenizer = Tokenizer(stopwords=words)
+    except ValueError as error:
+        problems.append(f"stopwords is {stopwords!r}: {error}")
+    if problems:
+        raise ConfigError(problems, "BM25")
+    tokenizer.stemmer = None if stemmer is None else Stemmer.Stemmer(stemmer).stemWord
+    return tokenizer
+
+
+def _index(tokens: list[list[int]], vocabulary: dict[str, int], k1: float, b: float):
+    """The bm25s index of documents given as token numbers; None where no document has any (bm25s would divide by 0)."""
+    import bm25s
+
+    if not vocabulary:
+        return None
+
+    # bm25s sets its logger to DEBUG when imported, which would fill every log that has a handler.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    index = bm25s.BM25(k1=k1, b=b, method="lucene")
+    # A copy, because bm25s adds an empty word to the vocabulary it is given.
+    index.index((tokens, dict(vocabulary)), show_progress=False)
+    return index

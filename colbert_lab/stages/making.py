@@ -1,0 +1,160 @@
+"""Making artifacts: found again by what went into them, tracked while they are made, taken up where they were left."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from colbert_lab.artifact import MANIFEST, Artifact, Builder, build, finished, key_of, partial_path
+from colbert_lab.errors import LabError
+from colbert_lab.tracking.sigterm import exit_on_sigterm
+from colbert_lab.tracking.tracker import RunIdentity, Tracker
+
+# Where artifacts of a kind lie under the root.
+_FOLDERS = {"index": "indexes", "metrics": "metrics"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb came to: its artifact, the text that a user reads, and the objective of a sweep where it has one."""
+
+    artifact: Artifact
+    text: str
+    objective: float | None = None
+    objective_name: str | None = None
+    figures: dict[str, float] | None = None
+
+
+def make(
+    cfg: DictConfig,
+    stage: str,
+    kind: str,
+    name: str,
+    inputs: Mapping[str, Artifact | str],
+    content: Mapping[str, Any],
+    work: Callable[[Builder, Tracker], None],
+    path: str | Path | None = None,
+) -> Artifact:
+    """The artifact of `kind` that `stage` makes of `inputs` under the configuration `content`.
+
+    The key is a hash of all three (an input counts by its digest, a string by itself). One that is finished is opened
+    and returned; else `work` makes it, or goes on making it, told to a Tracker of its own. It lies at `path`, or under
+    the root as `<name>-<key>`. The rest of `cfg` (names, tracking, places) does not count.
+    """
+    digests = {role: given.digest if isinstance(given, Artifact) else given for role, given in inputs.items()}
+    key = key_of(stage, plain(content), digests)
+    place = Path(path).expanduser().absolute() if path else _place(Path(cfg.root), kind, name, key)
+    if finished(place, key):
+        say(f"{stage}: done before, {place}")
+        return Artifact.open(place, kind)
+    if partial_path(place).exists():
+        say(f"{stage}: going on in {partial_path(place)}")
+    else:
+        say(f"{stage}: {place}")
+    lineage = {role: {"digest": digests[role], **_source(given)} for role, given in inputs.items()}
+    with build(place, kind, key, lineage, plain(content)) as builder, _tracked(cfg, stage, name, builder.log) as tracker:
+        for role, given in inputs.items():
+            if isinstance(given, Artifact):
+                tracker.artifact(f"input_{role}", given.kind, given.path, given.digest)
+        work(builder, tracker)
+        tracker.derived({"counts": builder.counts})
+    return Artifact.open(place, kind)
+
+
+def input_of(artifact: Artifact, role: str, override: str | None = None) -> Artifact:
+    """The artifact that `artifact` was made from as `role`, verified to be the very one.
+
+    `override` is another place to look for it, where it was moved. Raises ArtifactError where it is gone or differs.
+    """
+    from colbert_lab.errors import ArtifactError
+
+    recorded = artifact.manifest["inputs"][role]
+    place = override or recorded["path"]
+    try:
+        found = Artifact.open(place)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{artifact.path} was made with the {role} at {recorded['path']}, which cannot be used: {error}\n"
+            f"try: {role}=<where it lies now>"
+        ) from error
+    if found.digest != recorded["digest"]:
+        raise ArtifactError(
+            f"{artifact.path} was made with a {role} of digest {recorded['digest'][:12]}, but the one at {place} has "
+            f"{found.digest[:12]}: results of the two together would mean nothing"
+        )
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A configuration as plain JSON values, interpolations resolved."""
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def create(node: DictConfig, **runtime: Any) -> Any:
+    """The object that a configuration node calls for; an error of ours comes out as itself, not wrapped by Hydra."""
+    from hydra.errors import InstantiationException
+
+    try:
+        return instantiate(node, _convert_="all", **runtime)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, LabError):
+                raise cause from None
+            cause = cause.__cause__
+        raise
+
+
+def say(text: str) -> None:
+    """A line to the user, on the error stream, where progress goes too."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _tracked(cfg: DictConfig, stage: str, name: str, log: Path):
+    tracking = cfg.tracking
+    identity = RunIdentity(
+        project=tracking.project, group=tracking.group or cfg.get("name"), job_type=stage, name=name,
+        tags=(*tracking.tags, stage), notes=tracking.notes,
+    )
+    sink = None if tracking.sink is None else create(tracking.sink)
+    return _Tracked(log, identity, plain(cfg), list(cfg.get("overrides") or []), sink)
+
+
+class _Tracked:
+    """A Tracker's context, within which SIGTERM is an ordinary exit."""
+
+    def __init__(self, *arguments: Any):
+        self._arguments = arguments
+
+    def __enter__(self) -> Tracker:
+        self._sigterm = exit_on_sigterm()
+        self._sigterm.__enter__()
+        self._tracker = Tracker.start(*self._arguments)
+        return self._tracker
+
+    def __exit__(self, *error: Any) -> None:
+        self._tracker.__exit__(*error)
+        self._sigterm.__exit__(None, None, None)
+
+
+def _place(root: Path, kind: str, name: str, key: str) -> Path:
+    """Where the artifact with this key is, finished or not, under whatever name; else where it shall be."""
+    folder = root.expanduser().absolute() / _FOLDERS.get(kind, kind + "s")
+    for found in sorted(folder.glob(f"*-{key[:10]}")):
+        if (found / MANIFEST).exists():
+            return found
+    for found in sorted(folder.glob(f"*-{key[:10]}.partial")):
+        return found.with_name(found.name.removesuffix(".partial"))
+    return folder / f"{name}-{key[:10]}"
+
+
+def _source(given: Artifact | str) -> dict[str, str]:
+    return {"path": str(given.path), "kind": given.kind} if isinstance(given, Artifact) else {}

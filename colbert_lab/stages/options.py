@@ -1,0 +1,98 @@
+"""The plain keys of the verbs' configurations, as types: what check() holds them against."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from colbert_lab.models.precision import Precision
+from colbert_lab.scoring.maxsim import Similarity
+
+
+@dataclass
+class Encode:
+    """How texts are encoded: precision, ids a batch (padding included), documents a chunk (committed together)."""
+
+    precision: Precision = "auto"
+    batch_tokens: int = 8192
+    chunk: int = 1024
+
+
+@dataclass
+class Splits:
+    """Which split of the collection plays which part."""
+
+    train: str = "train"
+    dev: str = "dev"
+    test: str = "test"
+
+
+@dataclass
+class Dev:
+    """The sample that the best model is chosen by: queries, a pool of documents, and how many training queries are held
+    out where the collection has no dev split. queries=0: no sample, the last weights are exported."""
+
+    queries: int = 100
+    documents: int = 500
+    holdout: int = 100
+
+
+@dataclass
+class Search:
+    """Results a query, and whether a document with the query's own id is left out of them."""
+
+    k: int = 1000
+    drop_self: bool = False
+
+
+@dataclass
+class Rerank:
+    """How many candidates of a query are scored anew."""
+
+    k: int = 100
+
+
+@dataclass
+class Evaluate:
+    """What is measured, from which grade on a document is relevant to binary metrics, and how runs are compared."""
+
+    metrics: list[str] = field(default_factory=list)
+    relevance_level: int = 1
+    test: Literal["randomisation", "t"] = "randomisation"
+
+
+@dataclass
+class TrackingKeys:
+    """Where and under what names runs are told."""
+
+    project: str = "colbert_lab"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    sink: dict | None = None
+
+
+@dataclass
+class Options:
+    """Every plain key that some verb has."""
+
+    name: str | None = None
+    seed: int = 0
+    root: str = "outputs"
+    run_dir: str | None = None
+    model: str | None = None
+    index: str | dict | None = None
+    candidates: str | None = None
+    run: str | list[str] | None = None
+    collection: str | None = None
+    model_at: str | None = None
+    split: str | None = None
+    similarity: Similarity = "cosine"
+    lexical: bool = True
+    sweep: str | None = None
+    threads: int | None = None
+    encode: Encode = field(default_factory=Encode)
+    splits: Splits = field(default_factory=Splits)
+    dev: Dev = field(default_factory=Dev)
+    search: Search = field(default_factory=Search)
+    rerank: Rerank = field(default_factory=Rerank)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    tracking: TrackingKeys = field(default_factory=TrackingKeys)

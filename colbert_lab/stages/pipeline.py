@@ -1,0 +1,49 @@
+"""pipeline: train, index, search and evaluate; the start and the trained model on the test split, side by side."""
+
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact
+from colbert_lab.data.collection import Collection
+from colbert_lab.run import Run, read_trec
+from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.evaluate import judge
+from colbert_lab.stages.index import index_with
+from colbert_lab.stages.init import start_model
+from colbert_lab.stages.lexical import lexical_run
+from colbert_lab.stages.making import Outcome, say
+from colbert_lab.stages.search import judged_queries, search_index
+from colbert_lab.stages.train import train
+
+UNTRAINED, TRAINED, LEXICAL = "untrained", "trained", "bm25"
+
+
+def run(cfg: DictConfig) -> Outcome:
+    """Everything from a backbone to a table; the objective is the trained model's best dev nDCG@10.
+
+    The test split is searched once by each model and chooses nothing. With train.max_steps=0 the start alone is judged.
+    """
+    collection = open_collection(cfg)
+    start = start_model(cfg, collection)
+    models = {UNTRAINED: start}
+    if cfg.train.max_steps:
+        models[TRAINED] = train(cfg, collection, start)
+    split = cfg.splits.test
+    found = {name: search_with(cfg, model, collection, split) for name, model in models.items()}
+    if cfg.lexical:
+        found[LEXICAL] = _read(lexical_run(cfg, collection, split, judged_queries(collection, split), cfg.search.k))
+    order = [name for name in (UNTRAINED, LEXICAL, TRAINED) if name in found]
+    metrics, evaluations = judge(cfg, collection, split, {name: found[name] for name in order}, cfg.run_dir)
+    last, model = list(models.items())[-1]
+    say(f"model: {model.path}\nresults: {metrics.path}")
+    best = model.manifest["counts"].get("dev", {}).get("ndcg_10")
+    figures = {f"{split}_{metric}": value for metric, value in evaluations[last].means.items()}
+    return Outcome(metrics, (metrics.path / "table.txt").read_text(), best, "dev_ndcg_10", figures)
+
+
+def search_with(cfg: DictConfig, model: Artifact, collection: Collection, split: str) -> tuple[Run, Artifact]:
+    """A split's run by this model, through an index of cfg.index."""
+    return _read(search_index(cfg, index_with(cfg, model, collection), collection, split))
+
+
+def _read(artifact: Artifact) -> tuple[Run, Artifact]:
+    return read_trec(artifact.path / "run.trec.gz", depth=artifact.manifest["counts"]["depth"]), artifact

@@ -1,0 +1,88 @@
+"""rerank: a model scores the documents of a given run anew; no index is needed."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact, Builder, hash_file
+from colbert_lab.data.collection import Collection
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.run import Run, read_trec
+from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.making import Outcome, make
+from colbert_lab.stages.search import encode_queries
+from colbert_lab.tracking.tracker import Tracker
+
+
+def run(cfg: DictConfig) -> Outcome:
+    """Re-rank the run at cfg.candidates with the model at cfg.model."""
+    missing = [f"{name} is not given\ntry: {name}=..." for name in ("model", "candidates") if cfg[name] is None]
+    if missing:
+        raise ConfigError(missing, "rerank")
+    collection = open_collection(cfg)
+    candidates, given = read_candidates(cfg.candidates)
+    reranked = rerank_run(cfg, Artifact.open(cfg.model, "model"), collection, candidates, given, cfg.run_dir)
+    counts = reranked.manifest["counts"]
+    text = f"{counts['queries']:,} queries, {counts['documents']:,} different documents scored: {reranked.path}"
+    return Outcome(reranked, text)
+
+
+def read_candidates(place: str) -> tuple[Run, Artifact | str]:
+    """A run to re-rank, from a run artifact or a TREC file, and what stands for it as an input."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        artifact = Artifact.open(path, "run")
+        return read_trec(path / "run.trec.gz", depth=artifact.manifest["counts"]["depth"]), artifact
+    return read_trec(path, ties="file"), hash_file(path) if path.is_file() else ""
+
+
+def rerank_run(
+    cfg: DictConfig, model: Artifact, collection: Collection, candidates: Run, given: Artifact | str,
+    path: str | None = None,
+) -> Artifact:
+    """The run with the best cfg.rerank.k candidates of every query in MaxSim's order."""
+    k = cfg.rerank.k
+    candidates = candidates.cut(k)
+    ids = sorted({document for hits in candidates.values() for document in hits.ids})
+    _check_known(collection, candidates, ids)
+    inputs = {"model": model, "collection": collection.artifact, "candidates": given}
+    content = {"rerank": cfg.rerank, "encode": cfg.encode, "split": cfg.split}
+
+    def work(builder: Builder, tracker: Tracker) -> None:
+        from colbert_lab.models.checkpoint import load_model
+        from colbert_lab.models.encoding import encode
+        from colbert_lab.models.precision import best_device
+        from colbert_lab.progress import progress
+        from colbert_lab.run import write_trec
+        from colbert_lab.search.rerank import rerank
+
+        encoder = load_model(model.path).to(best_device())
+        with progress("encode", len(ids), "documents") as bar:
+            documents = encode(
+                encoder, collection.corpus.get(ids), "document", cfg.encode.precision, cfg.encode.batch_tokens, bar=bar
+            )
+        rows = {document: row for row, document in enumerate(ids)}
+        queries = encode_queries(cfg, model, collection, list(candidates))
+        scored = rerank(
+            candidates, queries.embeddings, lambda some: documents.embeddings.select([rows[i] for i in some]), k,
+            encoder.similarity,
+        )
+        write_trec(scored, builder.path / "run.trec.gz", tag=cfg.name)
+        builder.counts.update(
+            queries=len(scored), depth=k, results=sum(map(len, scored.values())), documents=len(ids),
+            cut_documents=documents.cut_texts, cut_queries=queries.cut_texts,
+        )
+        tracker.summary({"search/queries": len(scored), "search/candidates": len(ids)})
+
+    name = f"{collection.name.replace('/', '-')}-{cfg.split}-{cfg.name}-rerank{k}"
+    return make(cfg, "rerank", "run", name, inputs, content, work, path)
+
+
+def _check_known(collection: Collection, candidates: Run, documents: list[str]) -> None:
+    for what, texts, ids in (("queries", collection.queries, list(candidates)), ("documents", collection.corpus, documents)):
+        unknown = [i for i in ids if i not in texts]
+        if unknown:
+            raise DataError(
+                f"{len(unknown):,} of the run's {len(ids):,} {what} are not in {collection.name}, {unknown[0]!r} is the "
+                "first; is it a run of another collection?"
+            )

@@ -1,0 +1,1 @@
+"""Strings to token ids: the tokenisation contract that travels with a model."""

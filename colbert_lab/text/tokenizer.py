@@ -1,0 +1,172 @@
+"""Text to token ids, by the contract of a ColBERT model.
+
+    query     [CLS] [Q] w1..wr [SEP] [MASK]*      mask tokens are scored, and attended to only if the contract says so
+    document  [CLS] [D] w1..wr [SEP]              vectors at skipped ids (punctuation) are not scored
+
+Special tokens are the backbone's own (`<s>`, `</s>`, none, ...): they are read off its tokenizer, not assumed.
+"""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from colbert_lab.errors import ConfigError
+from colbert_lab.text.contract import Contract
+
+Role = Literal["query", "document"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as ids, each as long as it is: lists of ids, how many of each are attended to, and what was cut.
+
+    `attended[i]` counts the leading ids that are attended to (all but unattended mask tokens).
+    `cut[i]` counts the ids of text i that its maximum length left out.
+    """
+
+    ids: list[list[int]]
+    attended: list[int]
+    cut: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """The number of ids of each text."""
+        return [len(ids) for ids in self.ids]
+
+    def select(self, rows: Sequence[int]) -> "Tokens":
+        """The texts with these numbers, in this order."""
+        return Tokens([self.ids[r] for r in rows], [self.attended[r] for r in rows], [self.cut[r] for r in rows])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids padded to the longest of the batch: ids, attention and score masks, all [N, L].
+
+    `attention` is True where a position may be attended to; `scored` where its vector takes part in MaxSim.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    scored: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on another device."""
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.ids, self.attention, self.scored)))
+
+
+class ColBERTTokenizer:
+    """A backbone's tokenizer under a contract: `queries(texts)` and `documents(texts)` give Tokens, `batch` pads them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, contract: Contract):
+        """ConfigError where the vocabulary lacks a marker or the mask token that the contract asks for."""
+        self.tokenizer = tokenizer
+        self.contract = contract
+        self.prefix, self.suffix = _special_ids(tokenizer)
+        self.query_marker = self._marker(contract.query_marker, "query_marker")
+        self.document_marker = self._marker(contract.document_marker, "document_marker")
+        self.mask_id = self._mask_id()
+        self.pad_id = _first_known(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.skip_ids = frozenset(punctuation_ids(tokenizer) if contract.skip_punctuation != "off" else ())
+        skip = torch.zeros(len(tokenizer), dtype=torch.bool)
+        skip[list(self.skip_ids)] = True
+        self._skip = skip
+
+    def queries(self, texts: Sequence[str]) -> Tokens:
+        """Queries as ids, expanded as the contract says."""
+        contract = self.contract
+        tokens = self._encode(texts, self.query_marker, contract.query_length)
+        target = {"off": 0, "fixed": contract.query_length, "min": contract.expansion_length}[contract.expansion]
+        expanded = [ids + [self.mask_id] * (target - len(ids)) for ids in tokens.ids]
+        attended = [len(ids) for ids in (expanded if contract.attend_to_expansion else tokens.ids)]
+        return Tokens(expanded, attended, tokens.cut)
+
+    def documents(self, texts: Sequence[str]) -> Tokens:
+        """Documents as ids."""
+        return self._encode(texts, self.document_marker, self.contract.document_length)
+
+    def encode(self, texts: Sequence[str], role: Role) -> Tokens:
+        """`queries` or `documents`."""
+        return self.queries(texts) if role == "query" else self.documents(texts)
+
+    def batch(self, tokens: Tokens, role: Role) -> Batch:
+        """Pad to the longest: [N, L] ids and masks; skipped ids are unscored on the sides that the contract names."""
+        lengths = torch.tensor(tokens.lengths)
+        positions = torch.arange(int(lengths.max()))
+        ids = torch.full((len(tokens), len(positions)), self.pad_id, dtype=torch.long)
+        real = positions < lengths[:, None]
+        ids[real] = torch.tensor([i for sequence in tokens.ids for i in sequence])
+        attention = positions < torch.tensor(tokens.attended)[:, None]
+        skips = role == "document" or self.contract.skip_punctuation == "both"
+        scored = real & ~self._skip[ids] if skips else real
+        return Batch(ids, attention, scored)
+
+    def save(self, directory: Path) -> None:
+        """Write the backbone tokenizer's files; the contract is saved by the model."""
+        self.tokenizer.save_pretrained(directory)
+
+    def _encode(self, texts: Sequence[str], marker: list[int], length: int) -> Tokens:
+        if not len(texts):
+            return Tokens([], [], [])
+        room = length - len(self.prefix) - len(marker) - len(self.suffix)
+        encoded = self.tokenizer(
+            list(texts), add_special_tokens=False, truncation=False, return_attention_mask=False,
+            return_token_type_ids=False, verbose=False,
+        )["input_ids"]
+        ids = [[*self.prefix, *marker, *content[:room], *self.suffix] for content in encoded]
+        return Tokens(ids, [len(i) for i in ids], [max(0, len(content) - room) for content in encoded])
+
+    def _marker(self, marker: str | None, name: str) -> list[int]:
+        if marker is None:
+            return []
+        vocabulary = self.tokenizer.get_vocab()
+        if marker not in vocabulary:
+            raise ConfigError(
+                f"{name}={marker!r} is not in the vocabulary of this backbone, so it would become the unknown token\n"
+                f"try: text.{name}=<a string of the vocabulary that texts do not contain>, text.{name}=null for no "
+                "marker, or backbone.add_markers=true to add it"
+            )
+        return [vocabulary[marker]]
+
+    def _mask_id(self) -> int:
+        if self.contract.expansion == "off":
+            return -1
+        if self.tokenizer.mask_token_id is None:
+            raise ConfigError("this backbone has no mask token to expand queries with\ntry: text.expansion=off")
+        return self.tokenizer.mask_token_id
+
+
+def punctuation_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the 32 ASCII punctuation symbols, each encoded bare and after a blank (BPE has an id for both).
+
+    Only symbols that are one known token count: the unknown token is never among them.
+    """
+    found = set()
+    for symbol in string.punctuation:
+        for text in (symbol, " " + symbol):
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+                found.add(ids[0])
+    return sorted(found)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special ids that this tokenizer puts before and after a text."""
+    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    full = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return list(full[:start]), list(full[start + len(bare) :])
+    raise ConfigError("this tokenizer changes a text's ids when it adds special tokens; it cannot be used here")
+
+
+def _first_known(*ids: int | None) -> int:
+    return next(i for i in ids if i is not None)

@@ -1,0 +1,108 @@
+"""Reading a run's local log back: its effective history, summary, state and tables."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from colbert_lab.errors import DataError
+from colbert_lab.tracking.log import DERIVED, METRICS, STATE, SUMMARY
+from colbert_lab.tracking.names import RESERVED
+
+# What may stand after a line that a killed process left unfinished: the mark of a new start.
+_STARTS = ("started", "resumed")
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that count, events left out: {"time", "axis", "step", name: value, ...}.
+
+    A resumed event takes back the lines before it on its axis with a greater step. A line cut short is passed over
+    where a process was killed: at the end of the file or before a new start. DataError, with file and line, for any
+    other broken line, and where there is no log.
+    """
+    file = Path(directory) / METRICS
+    if not file.is_file():
+        if (Path(directory) / STATE).is_file():
+            return []
+        raise DataError(f"{directory} holds no log of a run (neither {METRICS} nor {STATE})")
+    history: list[dict[str, Any]] = []
+    broken: tuple[int, str] | None = None
+    for number, raw in enumerate(file.read_bytes().split(b"\n"), 1):
+        if not raw:
+            continue
+        line, problem = _parse(raw)
+        if broken and not (line and line.get("event") in _STARTS):
+            raise DataError(f"{file}:{broken[0]}: {broken[1]}")
+        if line is not None and "event" not in line and not {"axis", "step"} <= line.keys():
+            raise DataError(f"{file}:{number}: a line of metrics has 'axis' and 'step': {raw[:60]!r}")
+        broken = (number, problem) if line is None else None
+        if line and line.get("event") == "resumed":
+            axis, step = line.get("axis", "trainer/step"), line["step"]
+            history = [kept for kept in history if kept["axis"] != axis or kept["step"] <= step]
+        elif line and "event" not in line:
+            history.append(line)
+    return history
+
+
+def history(directory: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """For each metric its curve: (step, value) in the order of logging. Errors as in `read_metrics`."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in read_metrics(directory):
+        for name, value in line.items():
+            if name not in RESERVED:
+                curves.setdefault(name, []).append((line["step"], value))
+    return curves
+
+
+def summary(directory: str | Path) -> dict[str, Any]:
+    """The headline values; empty where the run set none."""
+    return _object(Path(directory) / SUMMARY)
+
+
+def derived(directory: str | Path) -> dict[str, Any]:
+    """What the run noted about itself beyond its configuration; empty where it noted nothing."""
+    return _object(Path(directory) / DERIVED)
+
+
+def state(directory: str | Path) -> dict[str, Any]:
+    """The run's state, exit code, error, times (seconds since 1970) and segments; DataError where there is no log."""
+    file = Path(directory) / STATE
+    if not file.is_file():
+        raise DataError(f"{directory} holds no log of a run (no {STATE})")
+    return _object(file)
+
+
+def read_table(directory: str | Path, name: str) -> list[dict[str, Any]]:
+    """The rows of the table `name`; DataError where it is missing or a line is broken."""
+    file = Path(directory) / f"{name}.jsonl"
+    if not file.is_file():
+        raise DataError(f"{directory} holds no table {name!r}")
+    rows = []
+    for number, raw in enumerate(file.read_bytes().splitlines(), 1):
+        row, problem = _parse(raw)
+        if row is None:
+            raise DataError(f"{file}:{number}: {problem}")
+        rows.append(row)
+    return rows
+
+
+def _parse(raw: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The object on a line, or None and what is wrong with it."""
+    try:
+        line = json.loads(raw.decode())
+    except ValueError as error:
+        return None, f"not a line of JSON ({error}): {raw[:60]!r}"
+    if not isinstance(line, dict):
+        return None, f"not a JSON object: {raw[:60]!r}"
+    return line, ""
+
+
+def _object(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: not a JSON object ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{file}: not a JSON object")
+    return value

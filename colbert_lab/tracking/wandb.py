@@ -1,0 +1,193 @@
+"""WandbSink: a run told to Weights & Biases, online or into its directory; the one file that imports wandb."""
+
+import logging
+import math
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from colbert_lab.tracking.tracker import RunIdentity
+
+_logger = logging.getLogger(__name__)
+
+# Sections whose best value, rather than the last, is the one to show beside a run.
+_BEST = {"val": "max"}
+# A table of more rows than their sum is shown by its worst and by a sample of the others; the log has all of them.
+WORST, SAMPLED = 500, 500
+
+
+class WandbSink:
+    """Tells a run to W&B.
+
+    `mode` is online or offline (WANDB_MODE=offline or disabled in the environment is obeyed as well); online without an
+    API key becomes offline, with a warning: there is never a prompt. `entity` is the account or team. `required`
+    stops a run that cannot be tracked. `init_timeout` and `finish_timeout` are seconds to wait for the network.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["online", "offline"] = "offline",
+        entity: str | None = None,
+        required: bool = False,
+        init_timeout: float = 20.0,
+        finish_timeout: float = 300.0,
+    ):
+        self.mode = mode
+        self.entity = entity
+        self.required = required
+        self.init_timeout = init_timeout
+        self.finish_timeout = finish_timeout
+        self._run: Any = None
+        self._axes: dict[str, str] = {}
+        self._defined: set[str] = set()
+
+    def open(self, log_dir: Path, identity: RunIdentity, config: dict[str, Any]) -> None:
+        """Begin the run, or take up the one with this id, with its files in `log_dir`/wandb."""
+        import wandb
+
+        # A sweep's agent has chosen project and id already.
+        swept = "WANDB_SWEEP_ID" in os.environ
+        mode = self._mode(wandb)
+        self._axes, self._defined = {}, set()
+        self._run = wandb.init(
+            mode=mode,
+            project=None if swept else identity.project,
+            entity=None if swept else self.entity,
+            id=None if swept else identity.id,
+            resume=None if swept else "allow",
+            group=identity.group,
+            job_type=identity.job_type,
+            name=identity.name,
+            tags=[tag[:64] for tag in identity.tags],
+            notes=identity.notes,
+            dir=str(log_dir),
+            config=config,
+            # By default wandb would hand back the run of an earlier job in this process.
+            reinit="finish_previous",
+            settings=self._settings(wandb),
+        )
+        for section in ("train", "val"):
+            self._define(f"{section}/*", "trainer/step")
+        if mode == "online":
+            _logger.info("W&B run: %s", self._run.url)
+
+    def log(self, values: Mapping[str, float], step: int, axis: str) -> None:
+        """Metrics at one step; the step is a metric too, since wandb drops a line whose own step does not grow."""
+        for name in values:
+            section, slash, _ = name.partition("/")
+            pattern = f"{section}/*" if slash else name
+            # A section belongs to the axis it was first seen on; a metric that differs is defined by itself.
+            self._define(pattern if self._axes.get(pattern, axis) == axis else name, axis)
+        self._run.log({**values, axis: step})
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Headline values."""
+        self._run.summary.update(dict(values))
+
+    def derived(self, values: Mapping[str, Any]) -> None:
+        """Facts beside the configuration, as derived.*."""
+        held = dict(self._run.config.get("derived", {}))
+        self._run.config.update({"derived": held | dict(values)}, allow_val_change=True)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], by: str | None) -> None:
+        """The table, or of a long one the worst rows and a sample of the others."""
+        import wandb
+
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        data = [[_cell(row.get(column)) for column in columns] for row in worst_and_sample(rows, by)]
+        self._run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
+
+    def artifact(self, name: str, kind: str, path: Path, digest: str) -> None:
+        """The artifact by reference: nothing of it is read, copied or uploaded."""
+        import wandb
+
+        path = Path(path).absolute()
+        artifact = wandb.Artifact(
+            re.sub(r"[^-_.a-zA-Z0-9]", "-", name)[:128], type=kind, metadata={"digest": digest, "path": str(path)}
+        )
+        # Without checksums wandb tells versions apart by names alone, hence the digest in the name.
+        artifact.add_reference(f"file://{path}", name=digest[:16], checksum=False, max_objects=10**7)
+        self._run.log_artifact(artifact)
+
+    def close(self, exit_code: int) -> None:
+        """End the run, waiting `finish_timeout` seconds at most for uploads; without an open run, nothing."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.finish(exit_code=exit_code)
+
+    def _mode(self, wandb: Any) -> str:
+        asked = os.environ.get("WANDB_MODE", "")
+        if asked == "disabled":
+            return "disabled"
+        if self.mode == "offline" or asked in ("offline", "dryrun"):
+            return "offline"
+        if _has_key(wandb):
+            return "online"
+        problem = "W&B has no API key (wandb login, or WANDB_API_KEY)"
+        if self.required:
+            raise RuntimeError(problem)
+        _logger.warning("%s: this run is written offline; `wandb sync` uploads it later", problem)
+        return "offline"
+
+    def _settings(self, wandb: Any) -> Any:
+        wanted = {
+            "silent": True,
+            "console": "off",
+            "save_code": False,
+            "disable_git": True,
+            "x_disable_stats": True,
+            "x_save_requirements": False,
+            "init_timeout": self.init_timeout,
+            "finish_timeout": self.finish_timeout,
+        }
+        # Settings come and go between versions of wandb; none of these is worth failing for.
+        return wandb.Settings(**{key: value for key, value in wanted.items() if key in wandb.Settings.model_fields})
+
+    def _define(self, pattern: str, axis: str) -> None:
+        if axis not in self._defined:
+            self._run.define_metric(axis)
+            self._defined.add(axis)
+        if pattern not in self._defined:
+            self._run.define_metric(pattern, step_metric=axis, summary=_BEST.get(pattern.partition("/")[0]))
+            self._defined.add(pattern)
+            self._axes[pattern] = axis
+
+
+def worst_and_sample(
+    rows: Sequence[Mapping[str, Any]], by: str | None, worst: int = WORST, sampled: int = SAMPLED, seed: int = 0
+) -> list[Mapping[str, Any]]:
+    """All rows, or of more than `worst` + `sampled` the lowest in `by` and a seeded sample of the others.
+
+    `by` defaults to the first column that holds numbers alone; without one the rows are sampled only. NaN is worst.
+    """
+    if len(rows) <= worst + sampled:
+        return list(rows)
+    by = by or next((column for column in rows[0] if all(_is_number(row.get(column)) for row in rows)), None)
+    chosen = random.Random(seed)
+    if by is None:
+        return [rows[i] for i in sorted(chosen.sample(range(len(rows)), worst + sampled))]
+    order = sorted(range(len(rows)), key=lambda i: _badness(rows[i].get(by)))
+    return [rows[i] for i in order[:worst] + sorted(chosen.sample(order[worst:], sampled))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _badness(value: Any) -> float:
+    return float(value) if _is_number(value) and not math.isnan(value) else -math.inf
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _has_key(wandb: Any) -> bool:
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except TypeError:
+        # Before 0.2x `login` always asks at a terminal; there the key itself can be asked for.
+        return bool(wandb.api.api_key)

@@ -1,0 +1,1 @@
+"""LightningModules, the data they see, and what watches them."""

@@ -1,0 +1,114 @@
+"""What watches a training run: its log and progress bar, its checkpoints, its health."""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from colbert_lab.errors import TrainingError
+from colbert_lab.progress import Progress
+from colbert_lab.training.batches import TrainingBatch
+from colbert_lab.tracking.tracker import Tracker
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints written beside their place, flushed to the disk, renamed: a kill leaves the old one or the new."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as handle:
+            torch.save(checkpoint, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+
+
+class Checkpoints(pl.Callback):
+    """Save everything needed to go on, every `every` optimiser steps; must be the last callback of all."""
+
+    def __init__(self, path: Path, every: int):
+        self._path, self._every = path, every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch: TrainingBatch, batch_idx: int
+    ) -> None:
+        """Count the batch as done; save where one is due."""
+        trainer.datamodule.batches_done = batch.index + 1
+        accumulated = (batch.index + 1) % trainer.accumulate_grad_batches == 0
+        if accumulated and trainer.global_step % self._every == 0:
+            trainer.save_checkpoint(self._path)
+
+
+class Health(pl.Callback):
+    """End training at a loss that is no number, before the step is taken."""
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
+        """TrainingError where the loss is NaN or infinite."""
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {float(loss)} at step {trainer.global_step}; the best model so far is kept\n"
+                "try: a lower optim.lr, train.precision=fp32, or a smaller train.clip"
+            )
+
+
+class TrainLog(pl.Callback):
+    """Log the mean of what happened every `every` optimiser steps, and drive a progress bar."""
+
+    def __init__(self, every: int, tracker: Tracker, bar: Progress):
+        self._every, self._tracker, self._bar = every, tracker, bar
+        self._reset()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+        """Start this batch's clock: the time of evaluations and checkpoints is not the training's."""
+        self._started = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer) -> None:
+        """Note the gradient norm before clipping."""
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._norm = float(torch.nn.utils.get_total_norm(grads))
+        if not math.isfinite(self._norm):
+            raise TrainingError(f"the gradient became {self._norm} at step {trainer.global_step}; try a lower optim.lr")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch: TrainingBatch, batch_idx: int
+    ) -> None:
+        """Add the batch up; log when due."""
+        self._seconds += time.perf_counter() - self._started
+        self._batches += 1
+        self._queries += len(batch.queries.ids)
+        self._tokens += batch.tokens
+        self._padding += batch.padding_share
+        for name, value in pl_module.last.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if (batch.index + 1) % trainer.accumulate_grad_batches:
+            return
+        self._bar.advance(1)
+        if trainer.global_step % self._every == 0 or trainer.global_step == trainer.max_steps:
+            self._log(trainer)
+
+    def _log(self, trainer: pl.Trainer) -> None:
+        values = {f"train/{name}": total / self._batches for name, total in self._sums.items()}
+        values |= {
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/grad_norm": self._norm,
+            "train/queries_per_s": self._queries / self._seconds,
+            "train/tokens_per_s": self._tokens / self._seconds,
+            "train/padding_share": self._padding / self._batches,
+        }
+        self._tracker.log(values, trainer.global_step)
+        self._bar.note(f"loss {values['train/loss']:.3f}, {values['train/queries_per_s']:.1f} queries/s")
+        self._reset()
+
+    def _reset(self) -> None:
+        self._seconds = self._padding = 0.0
+        self._batches = self._queries = self._tokens = 0
+        self._sums: dict[str, float] = {}
+        self._norm = 0.0

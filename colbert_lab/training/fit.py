@@ -1,0 +1,137 @@
+"""Fitting a module with Lightning: the trainer's settings, resuming, and the best weights as the result."""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from colbert_lab.models.precision import Precision, best_device, resolve_precision
+from colbert_lab.progress import progress
+from colbert_lab.tracking.tracker import Tracker
+from colbert_lab.training.batches import BatchStream, TrainingData
+from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, TrainLog
+from colbert_lab.training.dev import DevEvaluation, DevSample
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how to train.
+
+    max_steps: optimiser steps; 0 exports the start. batch_queries: queries a batch; `accumulate` batches make a step.
+    negatives: negatives a query, drawn anew each epoch. document_length: cut training documents at so many ids, less
+    than the model's own maximum, to train faster; null for the model's. clip: largest gradient norm, 0 for none.
+    precision: of the forward pass; the weights are fp32. log_every, judge_every, checkpoint_every: in steps.
+    """
+
+    max_steps: int = 200
+    batch_queries: int = 16
+    accumulate: int = 1
+    negatives: int = 1
+    document_length: int | None = None
+    clip: float = 2.0
+    precision: Precision = "auto"
+    log_every: int = 10
+    judge_every: int = 50
+    checkpoint_every: int = 25
+
+    @staticmethod
+    def problems(**values) -> list[str]:
+        """What is wrong with these values, in words; empty when nothing is."""
+        least = {"max_steps": 0, "batch_queries": 1, "accumulate": 1, "negatives": 0, "log_every": 1, "judge_every": 1,
+                 "checkpoint_every": 1, "clip": 0}
+        return [
+            f"{name}={values[name]} must be at least {bound}"
+            for name, bound in least.items()
+            if isinstance(values.get(name), int | float) and values[name] < bound
+        ]
+
+
+def fit(
+    module: pl.LightningModule, stream: BatchStream, dev: DevSample | None, plan: Training, work: Path, tracker: Tracker
+) -> dict[str, float]:
+    """Train, or go on training; returns the best dev figures. `work/best` then holds the best checkpoint.
+
+    Without a dev sample the last weights are the result. Raises TrainingError where the loss is no number.
+    """
+    last = work / "last.ckpt"
+    evaluation = None
+    if dev is not None:
+        evaluation = DevEvaluation(dev, plan.judge_every, work / "best", plan.precision, tracker)
+    data = TrainingData(stream, plan.max_steps * plan.accumulate)
+    resumed = _step_of(last)
+    if resumed:
+        tracker.resumed(resumed)
+    with progress("train", plan.max_steps, "steps", done=resumed) as bar:
+        callbacks = [TrainLog(plan.log_every, tracker, bar), Health(), evaluation, Checkpoints(last, plan.checkpoint_every)]
+        with warnings.catch_warnings(), _quiet("pytorch_lightning"):
+            # Advice for other set-ups: loader workers (a batch is tokenised in a millisecond), loggers, accelerators.
+            warnings.simplefilter("ignore")
+            trainer = _trainer(plan, [c for c in callbacks if c is not None], work)
+            trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+    if evaluation is None:
+        from colbert_lab.training.dev import keep_weights
+
+        keep_weights(module.model, work / "best")
+        return {}
+    return evaluation.best
+
+
+def collect(work: Path, directory: Path) -> None:
+    """Move the best checkpoint of a finished fit into the artifact's directory and drop what was needed to go on.
+
+    Can be killed and called again.
+    """
+    done = work.with_name(work.name + ".done")
+    if work.exists():
+        for file in (work / "best").iterdir():
+            target = directory / file.name
+            target.unlink(missing_ok=True)
+            os.link(file, target)
+        work.rename(done)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def _trainer(plan: Training, callbacks: list[pl.Callback], work: Path) -> pl.Trainer:
+    device = best_device()
+    return pl.Trainer(
+        max_steps=plan.max_steps,
+        max_epochs=-1,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if resolve_precision(plan.precision, device) == "bf16" else "32-true",
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=plan.clip or None,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=work,
+    )
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _step_of(checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    import torch
+
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
