@@ -187,8 +187,19 @@ def hash_json(value: Any) -> str:
 def versions() -> dict[str, str]:
     """Versions of what a result depends on: Python, this package with its commit where known, the libraries."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("colbert-lab", "torch", "pytorch-lightning", "transformers", "tokenizers", "datasets", "numpy", "ranx",
-                 "ir-datasets", "bm25s", "wandb"):
+    for name in (
+        "colbert-lab",
+        "torch",
+        "pytorch-lightning",
+        "transformers",
+        "tokenizers",
+        "datasets",
+        "numpy",
+        "ranx",
+        "ir-datasets",
+        "bm25s",
+        "wandb",
+    ):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     root = Path(__file__).resolve().parent.parent

@@ -4,10 +4,11 @@ import gzip
 
 import numpy as np
 import pytest
-from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.run import Hits, Run, rank, read_trec, write_trec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.run import Hits, Run, rank, read_trec, write_trec
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 SCORES = st.floats(allow_nan=False, allow_infinity=False)

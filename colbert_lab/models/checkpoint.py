@@ -1,9 +1,9 @@
 """Our checkpoints: a Hugging Face directory of the backbone, its tokenizer, the projection and the whole contract.
 
-    config.json, model.safetensors       the backbone, as AutoModel loads it
-    tokenizer files                      as AutoTokenizer loads them
-    projection.safetensors               linear.weight [d, h]; absent where the model has no projection
-    colbert_lab.json                     contract, ids, similarity, attention, provenance
+config.json, model.safetensors       the backbone, as AutoModel loads it
+tokenizer files                      as AutoTokenizer loads them
+projection.safetensors               linear.weight [d, h]; absent where the model has no projection
+colbert_lab.json                     contract, ids, similarity, attention, provenance
 """
 
 import json

@@ -64,7 +64,11 @@ def encode(
             if bar is not None:
                 bar.advance(len(rows), tokens=sum(tokens.lengths[r] for r in rows))
     model.train(was_training)
-    values = Ragged.cat(parts) if parts else Ragged(torch.empty(0, model.dim, dtype=dtype), torch.empty(0, dtype=torch.int64))
+    values = (
+        Ragged.cat(parts)
+        if parts
+        else Ragged(torch.empty(0, model.dim, dtype=dtype), torch.empty(0, dtype=torch.int64))
+    )
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
     cut = np.asarray(tokens.cut, dtype=np.int64)

@@ -109,7 +109,11 @@ def maxsim_ragged(
 
 
 def compute_relevance_scores(
-    query_embeddings: Tensor, document_embeddings: Tensor, k: int, mask: Tensor | None = None, return_scores: bool = False
+    query_embeddings: Tensor,
+    document_embeddings: Tensor,
+    k: int,
+    mask: Tensor | None = None,
+    return_scores: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Rank documents [N, n, d] for one query [m, d]: the numbers of the best min(k, N), best first.
 

@@ -30,8 +30,14 @@ from colbert_lab.stages.overrides import close, shown
 SPECIAL = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 Runtime = Mapping[str, Set[str]]
 # Annotations that are checked, how they are told, and what stands for a value of theirs in a suggestion.
-_KINDS = {int: ("a whole number", "1"), float: ("a number", "1.0"), bool: ("true or false", "true"),
-          str: ("text", "TEXT"), Path: ("a path", "DIR"), type(None): ("null", "null")}
+_KINDS = {
+    int: ("a whole number", "1"),
+    float: ("a number", "1.0"),
+    bool: ("true or false", "true"),
+    str: ("text", "TEXT"),
+    Path: ("a path", "DIR"),
+    type(None): ("null", "null"),
+}
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
 _MAPPINGS = (dict, Mapping)
 

@@ -31,7 +31,11 @@ def run(cfg: DictConfig) -> Outcome:
 
 
 def judge(
-    cfg: DictConfig, collection: Collection, split: str, runs: dict[str, tuple[Run, Artifact | str]], path: str | None = None
+    cfg: DictConfig,
+    collection: Collection,
+    split: str,
+    runs: dict[str, tuple[Run, Artifact | str]],
+    path: str | None = None,
 ) -> tuple[Artifact, dict[str, Evaluation]]:
     """The metrics artifact of these runs, by name, and their evaluations; the first is the baseline of the tests."""
     options = plain(cfg.evaluate)
@@ -43,17 +47,33 @@ def judge(
     baseline = next(iter(runs))
     compared = compare(evaluations, baseline, options["test"], cfg.seed) if len(runs) > 1 else []
     table = results_table(
-        {name: e.means for name, e in evaluations.items()}, collection.name, split,
-        len(next(iter(evaluations.values())).queries), compared, notes=_notes(evaluations, options),
+        {name: e.means for name, e in evaluations.items()},
+        collection.name,
+        split,
+        len(next(iter(evaluations.values())).queries),
+        compared,
+        notes=_notes(evaluations, options),
     )
     inputs = {"collection": collection.artifact, **{f"run_{i}": given for i, (_, given) in enumerate(runs.values())}}
     content = {"split": split, "evaluate": options, "names": list(runs), "seed": cfg.seed}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         record = {name: {"means": e.means, "counts": e.counts} for name, e in evaluations.items()}
-        tests = [{"system": c.system, "baseline": c.baseline, "metric": c.metric, "p": c.p,
-                  "difference": c.test.mean_difference, "low": c.test.low, "high": c.test.high, "wins": c.test.wins,
-                  "ties": c.test.ties, "losses": c.test.losses} for c in compared]
+        tests = [
+            {
+                "system": c.system,
+                "baseline": c.baseline,
+                "metric": c.metric,
+                "p": c.p,
+                "difference": c.test.mean_difference,
+                "low": c.test.low,
+                "high": c.test.high,
+                "wins": c.test.wins,
+                "ties": c.test.ties,
+                "losses": c.test.losses,
+            }
+            for c in compared
+        ]
         content = {"split": split, "collection": collection.name, "systems": record, "tests": tests}
         (builder.path / "metrics.json").write_text(json.dumps(content, indent=1))
         (builder.path / "table.txt").write_text(table)

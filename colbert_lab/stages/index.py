@@ -45,11 +45,15 @@ def index_with(cfg: DictConfig, model: Artifact, collection: Collection, path: s
         (builder.path / "index.json").write_text(json.dumps(plain(cfg.index), indent=1))
         builder.counts.update(_sums(builder.log / "encoded.jsonl"), **kind.open(builder.path).stats())
         counts = builder.counts
-        tracker.summary({
-            "index/documents": counts["documents"], "index/vectors": counts["vectors"], "index/bytes": counts["bytes"],
-            "index/bytes_per_token": counts["bytes"] / max(1, counts["vectors"]),
-            "index/cut_documents": counts["cut_documents"],
-        })
+        tracker.summary(
+            {
+                "index/documents": counts["documents"],
+                "index/vectors": counts["vectors"],
+                "index/bytes": counts["bytes"],
+                "index/bytes_per_token": counts["bytes"] / max(1, counts["vectors"]),
+                "index/cut_documents": counts["cut_documents"],
+            }
+        )
 
     return make(cfg, "index", "index", f"{collection.name.replace('/', '-')}-{cfg.name}", inputs, content, work, path)
 
@@ -61,7 +65,9 @@ def open_index(artifact: Artifact) -> Any:
     return create(OmegaConf.create(json.loads((artifact.path / "index.json").read_text()))).open(artifact.path)
 
 
-def _encode(options: DictConfig, encoder: Any, collection: Collection, writer: Any, record: Path, tracker: Tracker) -> None:
+def _encode(
+    options: DictConfig, encoder: Any, collection: Collection, writer: Any, record: Path, tracker: Tracker
+) -> None:
     """Encode chunk after chunk from the first that the writer has not; `record` keeps what each chunk cost."""
     import time
 
@@ -79,14 +85,23 @@ def _encode(options: DictConfig, encoder: Any, collection: Collection, writer: A
                 encoder, corpus[rows.start : rows.stop], "document", options.precision, options.batch_tokens, bar=bar
             )
             seconds = time.perf_counter() - start
-            facts = {"documents": rows.stop, "tokens": encoded.tokens, "padded": encoded.padded,
-                     "cut_documents": encoded.cut_texts, "cut_tokens": encoded.cut_tokens, "seconds": seconds}
+            facts = {
+                "documents": rows.stop,
+                "tokens": encoded.tokens,
+                "padded": encoded.padded,
+                "cut_documents": encoded.cut_texts,
+                "cut_tokens": encoded.cut_tokens,
+                "seconds": seconds,
+            }
             # Before the writer commits: a line too many is dropped at the next start, one too few could not be mended.
             lines.write(json.dumps(facts) + "\n")
             lines.flush()
             writer.append(corpus.ids(rows), encoded.embeddings)
-            tracker.log({"index/documents_per_s": len(rows) / seconds, "index/tokens_per_s": encoded.tokens / seconds},
-                        rows.stop, "index/documents_done")
+            tracker.log(
+                {"index/documents_per_s": len(rows) / seconds, "index/tokens_per_s": encoded.tokens / seconds},
+                rows.stop,
+                "index/documents_done",
+            )
 
 
 def _keep_lines(record: Path, documents: int) -> None:

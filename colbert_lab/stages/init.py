@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> Outcome:
 
 
 def start_model(cfg: DictConfig, collection: Collection, path: str | None = None) -> Artifact:
-    """The model to start from: the one at cfg.model, or an untrained one, whose projection may look at the collection."""
+    """The model to start from: the one at cfg.model, or an untrained one (projections may look at texts)."""
     if cfg.model is not None:
         return Artifact.open(cfg.model, "model")
     content = {name: cfg[name] for name in ("backbone", "text", "projection", "similarity", "seed")}
@@ -35,12 +35,18 @@ def start_model(cfg: DictConfig, collection: Collection, path: str | None = None
         from colbert_lab.models.checkpoint import save_model
 
         model = build_model(
-            create(cfg.backbone), create(cfg.text), create(cfg.projection), cfg.similarity, cfg.seed,
-            Sample(collection, cfg.splits.train, cfg.seed), cfg.encode.precision,
+            create(cfg.backbone),
+            create(cfg.text),
+            create(cfg.projection),
+            cfg.similarity,
+            cfg.seed,
+            Sample(collection, cfg.splits.train, cfg.seed),
+            cfg.encode.precision,
         )
         save_model(model, builder.path)
         builder.counts.update(
-            dim=model.dim, parameters=sum(p.numel() for p in model.parameters()),
+            dim=model.dim,
+            parameters=sum(p.numel() for p in model.parameters()),
             skipped_ids=len(model.tokenizer.skip_ids),
         )
         tracker.summary({"dim": model.dim})

@@ -1,7 +1,7 @@
 """launch: from a command line to a stage. Composes, checks everything, runs, and says what came of it.
 
-    python experiments/train.py loss=hinge seed=1           one run
-    python experiments/train.py -m loss=hinge,softmax       a sweep: one run a combination, a table at the end
+python experiments/train.py loss=hinge seed=1           one run
+python experiments/train.py -m loss=hinge,softmax       a sweep: one run a combination, a table at the end
 """
 
 import hashlib
@@ -33,8 +33,23 @@ VERBS = {
 # What a stage passes to the objects of a node itself.
 RUNTIME = {"examples": {"collection", "qrels", "run"}, "optim": {"params"}}
 # Overrides that say where and under what name, not what: they do not show in a run's name.
-_UNNAMED = ("root", "run_dir", "name", "tracking", "experiment", "seed", "data", "model", "index", "run", "candidates",
-            "split", "collection", "threads", "model_at")
+_UNNAMED = (
+    "root",
+    "run_dir",
+    "name",
+    "tracking",
+    "experiment",
+    "seed",
+    "data",
+    "model",
+    "index",
+    "run",
+    "candidates",
+    "split",
+    "collection",
+    "threads",
+    "model_at",
+)
 
 
 def conf_dir() -> Path:
@@ -84,11 +99,17 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
     if sweep is not None:
         from colbert_lab.stages.table import add_job
 
-        add_job(sweep, {
-            "overrides": list(overrides), "state": "finished", "objective": outcome.objective,
-            "objective_name": outcome.objective_name, "figures": outcome.figures or {},
-            "artifact": str(outcome.artifact.path),
-        })
+        add_job(
+            sweep,
+            {
+                "overrides": list(overrides),
+                "state": "finished",
+                "objective": outcome.objective,
+                "objective_name": outcome.objective_name,
+                "figures": outcome.figures or {},
+                "artifact": str(outcome.artifact.path),
+            },
+        )
     return outcome.objective
 
 

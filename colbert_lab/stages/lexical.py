@@ -21,8 +21,12 @@ def lexical_run(cfg: DictConfig, collection: Collection, split: str, queries: Se
         from colbert_lab.search.bm25 import Bm25
 
         corpus = collection.corpus
-        bm25 = Bm25(corpus.all_ids(), (text for start in range(0, len(corpus), 4096) for text in
-                                       corpus[start : start + 4096]), content["k1"], content["b"])
+        bm25 = Bm25(
+            corpus.all_ids(),
+            (text for start in range(0, len(corpus), 4096) for text in corpus[start : start + 4096]),
+            content["k1"],
+            content["b"],
+        )
         run = bm25.search(list(queries), collection.queries.get(list(queries)), k)
         write_trec(run, builder.path / "run.trec.gz", tag="bm25")
         builder.counts.update(queries=len(run), depth=k, results=sum(map(len, run.values())))

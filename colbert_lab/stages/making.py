@@ -56,7 +56,10 @@ def make(
     else:
         say(f"{stage}: {place}")
     lineage = {role: {"digest": digests[role], **_source(given)} for role, given in inputs.items()}
-    with build(place, kind, key, lineage, plain(content)) as builder, _tracked(cfg, stage, name, builder.log) as tracker:
+    with (
+        build(place, kind, key, lineage, plain(content)) as builder,
+        _tracked(cfg, stage, name, builder.log) as tracker,
+    ):
         for role, given in inputs.items():
             if isinstance(given, Artifact):
                 tracker.artifact(f"input_{role}", given.kind, given.path, given.digest)
@@ -121,8 +124,12 @@ def say(text: str) -> None:
 def _tracked(cfg: DictConfig, stage: str, name: str, log: Path):
     tracking = cfg.tracking
     identity = RunIdentity(
-        project=tracking.project, group=tracking.group or cfg.get("name"), job_type=stage, name=name,
-        tags=(*tracking.tags, stage), notes=tracking.notes,
+        project=tracking.project,
+        group=tracking.group or cfg.get("name"),
+        job_type=stage,
+        name=name,
+        tags=(*tracking.tags, stage),
+        notes=tracking.notes,
     )
     sink = None if tracking.sink is None else create(tracking.sink)
     return _Tracked(log, identity, plain(cfg), list(cfg.get("overrides") or []), sink)

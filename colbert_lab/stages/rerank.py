@@ -37,7 +37,11 @@ def read_candidates(place: str) -> tuple[Run, Artifact | str]:
 
 
 def rerank_run(
-    cfg: DictConfig, model: Artifact, collection: Collection, candidates: Run, given: Artifact | str,
+    cfg: DictConfig,
+    model: Artifact,
+    collection: Collection,
+    candidates: Run,
+    given: Artifact | str,
     path: str | None = None,
 ) -> Artifact:
     """The run with the best cfg.rerank.k candidates of every query in MaxSim's order."""
@@ -64,13 +68,20 @@ def rerank_run(
         rows = {document: row for row, document in enumerate(ids)}
         queries = encode_queries(cfg, model, collection, list(candidates))
         scored = rerank(
-            candidates, queries.embeddings, lambda some: documents.embeddings.select([rows[i] for i in some]), k,
+            candidates,
+            queries.embeddings,
+            lambda some: documents.embeddings.select([rows[i] for i in some]),
+            k,
             encoder.similarity,
         )
         write_trec(scored, builder.path / "run.trec.gz", tag=cfg.name)
         builder.counts.update(
-            queries=len(scored), depth=k, results=sum(map(len, scored.values())), documents=len(ids),
-            cut_documents=documents.cut_texts, cut_queries=queries.cut_texts,
+            queries=len(scored),
+            depth=k,
+            results=sum(map(len, scored.values())),
+            documents=len(ids),
+            cut_documents=documents.cut_texts,
+            cut_queries=queries.cut_texts,
         )
         tracker.summary({"search/queries": len(scored), "search/candidates": len(ids)})
 
@@ -79,10 +90,13 @@ def rerank_run(
 
 
 def _check_known(collection: Collection, candidates: Run, documents: list[str]) -> None:
-    for what, texts, ids in (("queries", collection.queries, list(candidates)), ("documents", collection.corpus, documents)):
+    for what, texts, ids in (
+        ("queries", collection.queries, list(candidates)),
+        ("documents", collection.corpus, documents),
+    ):
         unknown = [i for i in ids if i not in texts]
         if unknown:
             raise DataError(
-                f"{len(unknown):,} of the run's {len(ids):,} {what} are not in {collection.name}, {unknown[0]!r} is the "
-                "first; is it a run of another collection?"
+                f"{len(unknown):,} of the run's {len(ids):,} {what} are not in {collection.name}, {unknown[0]!r} is "
+                "the first; is it a run of another collection?"
             )

@@ -8,7 +8,7 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.index import open_index
-from colbert_lab.stages.making import Outcome, create, input_of, make, say
+from colbert_lab.stages.making import Outcome, input_of, make, say
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -49,15 +49,25 @@ def search_index(
         end = time.perf_counter()
         write_trec(found, builder.path / "run.trec.gz", tag=cfg.name)
         builder.counts.update(
-            queries=len(found), depth=k, results=sum(map(len, found.values())), documents=len(opened),
-            cut_queries=encoded.cut_texts, cut_query_tokens=encoded.cut_tokens,
+            queries=len(found),
+            depth=k,
+            results=sum(map(len, found.values())),
+            documents=len(opened),
+            cut_queries=encoded.cut_texts,
+            cut_query_tokens=encoded.cut_tokens,
         )
-        tracker.summary({
-            "search/queries": len(found), "search/cut_queries": encoded.cut_texts,
-            "search/encode_ms": 1000 * (middle - start) / len(found), "search/search_ms": 1000 * (end - middle) / len(found),
-        })
+        tracker.summary(
+            {
+                "search/queries": len(found),
+                "search/cut_queries": encoded.cut_texts,
+                "search/encode_ms": 1000 * (middle - start) / len(found),
+                "search/search_ms": 1000 * (end - middle) / len(found),
+            }
+        )
 
-    return make(cfg, "search", "run", f"{collection.name.replace('/', '-')}-{split}-{cfg.name}", inputs, content, work, path)
+    return make(
+        cfg, "search", "run", f"{collection.name.replace('/', '-')}-{split}-{cfg.name}", inputs, content, work, path
+    )
 
 
 def judged_queries(collection: Collection, split: str) -> list[str]:

@@ -41,7 +41,7 @@ def read_jobs(sweep: Path) -> list[dict[str, Any]]:
 
 
 def sweep_table(sweep: Path) -> str:
-    """One row a job: what it changed, its objective and other figures; best first, failed ones last with their error."""
+    """One row a job: what it changed, its objective, other figures; best first; failed ones last, with their error."""
     jobs = read_jobs(sweep)
     shared = set.intersection(*(set(job["overrides"]) for job in jobs))
     good = sorted((j for j in jobs if j["state"] == "finished"), key=lambda j: -(j["objective"] or float("-inf")))
@@ -55,7 +55,8 @@ def sweep_table(sweep: Path) -> str:
     rows += [[_label(job, shared), "failed", *[""] * len(figures)] for job in bad]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]).rstrip() for row in rows
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]).rstrip()
+        for row in rows
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     head = [f"{len(jobs)} jobs in {sweep}" + (f", {len(bad)} failed" if bad else "")]

@@ -54,7 +54,7 @@ def train(cfg: DictConfig, collection: Collection, start: Artifact, path: str | 
 
 
 def split_queries(cfg: DictConfig, collection: Collection) -> tuple[Qrels, Qrels]:
-    """Judgements to train on and to choose the best by: the dev split, or training queries held out where there is none.
+    """Judgements to train on and to choose the best by: the dev split, or held-out training queries where it lacks.
 
     Held-out queries are never trained on. Empty dev judgements where cfg.dev.queries is 0.
     """
@@ -115,7 +115,13 @@ def _negatives(cfg: DictConfig, collection: Collection, qrels: Qrels) -> tuple[A
 
 
 def _fit(
-    cfg: DictConfig, collection: Collection, start: Artifact, examples: Examples, dev: Qrels, folder: Path, tracker: Tracker
+    cfg: DictConfig,
+    collection: Collection,
+    start: Artifact,
+    examples: Examples,
+    dev: Qrels,
+    folder: Path,
+    tracker: Tracker,
 ) -> dict[str, float]:
     from colbert_lab.models.checkpoint import load_model
     from colbert_lab.training.batches import BatchStream
@@ -126,15 +132,17 @@ def _fit(
     folder.mkdir(exist_ok=True)
     plan = create(cfg.train)
     model = load_model(start.path)
-    stream = BatchStream(
-        examples, model.tokenizer, plan.batch_queries, plan.negatives, cfg.seed, plan.document_length
+    stream = BatchStream(examples, model.tokenizer, plan.batch_queries, plan.negatives, cfg.seed, plan.document_length)
+    tracker.derived(
+        {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "batches_per_epoch": stream.batches_per_epoch,
+            "queries_per_step": plan.batch_queries * plan.accumulate,
+        }
     )
-    tracker.derived({
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "batches_per_epoch": stream.batches_per_epoch,
-        "queries_per_step": plan.batch_queries * plan.accumulate,
-    })
-    module = PairwiseModule(model, create(cfg.loss), create(cfg.optim), create(cfg.schedule).factor(plan.max_steps), cfg.seed)
+    module = PairwiseModule(
+        model, create(cfg.loss), create(cfg.optim), create(cfg.schedule).factor(plan.max_steps), cfg.seed
+    )
     sample = DevSample.draw(collection, dev, cfg.dev.queries, cfg.dev.documents, cfg.seed) if dev else None
     return fit(module, stream, sample, plan, folder, tracker)
 

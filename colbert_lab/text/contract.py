@@ -41,7 +41,9 @@ class Contract:
                 found.append(f"{side}_length={length} leaves no room for text; it must be at least 4")
         target, cap = values.get("expansion_length", 32), values.get("query_length", 32)
         if values.get("expansion") == "min" and isinstance(target, int) and isinstance(cap, int) and target > cap:
-            found.append(f"expansion_length={target} exceeds query_length={cap}; queries would be filled past their cap")
+            found.append(
+                f"expansion_length={target} exceeds query_length={cap}; queries would be filled past their cap"
+            )
         return found
 
     def as_dict(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Batch:
 
 
 class ColBERTTokenizer:
-    """A backbone's tokenizer under a contract: `queries(texts)` and `documents(texts)` give Tokens, `batch` pads them."""
+    """A backbone's tokenizer under a contract: `queries` and `documents` turn texts into Tokens, `batch` pads them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, contract: Contract):
         """ConfigError where the vocabulary lacks a marker or the mask token that the contract asks for."""
@@ -118,8 +118,12 @@ class ColBERTTokenizer:
             return Tokens([], [], [])
         room = length - len(self.prefix) - len(marker) - len(self.suffix)
         encoded = self.tokenizer(
-            list(texts), add_special_tokens=False, truncation=False, return_attention_mask=False,
-            return_token_type_ids=False, verbose=False,
+            list(texts),
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
         )["input_ids"]
         ids = [[*self.prefix, *marker, *content[:room], *self.suffix] for content in encoded]
         return Tokens(ids, [len(i) for i in ids], [max(0, len(content) - room) for content in encoded])

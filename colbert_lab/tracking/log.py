@@ -28,7 +28,11 @@ from colbert_lab.tracking.names import check_names
 
 State = Literal["running", "finished", "failed", "preempted", "killed"]
 METRICS, SUMMARY, STATE, DERIVED, ARTIFACTS = (
-    "metrics.jsonl", "summary.json", "state.json", "derived.json", "artifacts.jsonl"
+    "metrics.jsonl",
+    "summary.json",
+    "state.json",
+    "derived.json",
+    "artifacts.jsonl",
 )
 
 

@@ -1,4 +1,4 @@
-"""Training batches: which examples make up batch t is decided by (seed, t) alone, so any interruption can be taken up."""
+"""Training batches: what batch t is made of is decided by (seed, t) alone, so any interruption can be taken up."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class TrainingBatch:
 
 
 class BatchStream(Dataset):
-    """Batch t of a run, for t = 0, 1, ...: epoch e shuffles all examples by (seed, e); the last partial batch is dropped.
+    """Batch t of a run, t = 0, 1, ...: epoch e shuffles all examples by (seed, e); its last, partial batch is dropped.
 
     An example's positive and negatives are drawn anew in every epoch, by (seed, epoch, example).
     """
@@ -122,7 +122,11 @@ class TrainingData(pl.LightningDataModule):
         """The batches from `batches_done` on."""
         # Without its own generator a loader draws from the global one, at times that a resumed run does not repeat.
         return DataLoader(
-            self._stream, batch_size=None, sampler=_From(self), num_workers=0, generator=torch.Generator().manual_seed(0)
+            self._stream,
+            batch_size=None,
+            sampler=_From(self),
+            num_workers=0,
+            generator=torch.Generator().manual_seed(0),
         )
 
     def state_dict(self) -> dict[str, int]:

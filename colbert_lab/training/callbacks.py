@@ -12,8 +12,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from colbert_lab.errors import TrainingError
 from colbert_lab.progress import Progress
-from colbert_lab.training.batches import TrainingBatch
 from colbert_lab.tracking.tracker import Tracker
+from colbert_lab.training.batches import TrainingBatch
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

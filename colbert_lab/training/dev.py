@@ -32,21 +32,25 @@ class DevSample:
 
     @classmethod
     def draw(cls, collection: Collection, qrels: Qrels, queries: int, documents: int, seed: int) -> "DevSample":
-        """At most `queries` queries that have a positive, and a pool of `documents`: their judged ones, then others.
+        """At most `queries` queries that have a positive, in a seeded order, and a pool of at most `documents`.
 
-        The pool is as large as the judged documents of the queries where those are more than `documents`.
+        The pool holds all judged documents of the chosen queries, then others of the corpus. A query whose judged
+        documents would not fit any more is left out; the first one always fits.
         """
         generator = np.random.default_rng([seed, 7])
         positive = sorted(q for q, grades in qrels.items() if any(g > 0 for g in grades.values()))
-        chosen = sorted(generator.permutation(positive)[:queries].tolist())
-        judged = {d for q in chosen for d in qrels[q] if d in collection.corpus}
-        others = (collection.corpus.id(int(row)) for row in generator.permutation(len(collection.corpus)))
-        pool = dict.fromkeys(sorted(judged))
-        for document in others:
+        chosen: list[str] = []
+        pool: dict[str, None] = {}
+        for query in generator.permutation(positive).tolist():
+            judged = [d for d in sorted(qrels[query]) if d not in pool and d in collection.corpus]
+            if len(chosen) < queries and (not chosen or len(pool) + len(judged) <= documents):
+                chosen.append(query)
+                pool |= dict.fromkeys(judged)
+        for row in generator.permutation(len(collection.corpus)):
             if len(pool) >= documents:
                 break
-            pool.setdefault(document)
-        return cls(collection, {q: qrels[q] for q in chosen}, tuple(pool))
+            pool.setdefault(collection.corpus.id(int(row)))
+        return cls(collection, {q: qrels[q] for q in sorted(chosen)}, tuple(pool))
 
     def search(self, model: ColBERT, precision: Precision, k: int = 100) -> Run:
         """Exact MaxSim of every query against the pool."""

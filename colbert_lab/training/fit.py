@@ -43,8 +43,16 @@ class Training:
     @staticmethod
     def problems(**values) -> list[str]:
         """What is wrong with these values, in words; empty when nothing is."""
-        least = {"max_steps": 0, "batch_queries": 1, "accumulate": 1, "negatives": 0, "log_every": 1, "judge_every": 1,
-                 "checkpoint_every": 1, "clip": 0}
+        least = {
+            "max_steps": 0,
+            "batch_queries": 1,
+            "accumulate": 1,
+            "negatives": 0,
+            "log_every": 1,
+            "judge_every": 1,
+            "checkpoint_every": 1,
+            "clip": 0,
+        }
         return [
             f"{name}={values[name]} must be at least {bound}"
             for name, bound in least.items()
@@ -68,7 +76,12 @@ def fit(
     if resumed:
         tracker.resumed(resumed)
     with progress("train", plan.max_steps, "steps", done=resumed) as bar:
-        callbacks = [TrainLog(plan.log_every, tracker, bar), Health(), evaluation, Checkpoints(last, plan.checkpoint_every)]
+        callbacks = [
+            TrainLog(plan.log_every, tracker, bar),
+            Health(),
+            evaluation,
+            Checkpoints(last, plan.checkpoint_every),
+        ]
         with warnings.catch_warnings(), _quiet("pytorch_lightning"):
             # Advice for other set-ups: loader workers (a batch is tokenised in a millisecond), loggers, accelerators.
             warnings.simplefilter("ignore")

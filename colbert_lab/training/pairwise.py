@@ -74,4 +74,6 @@ def _margin(scores: Tensor, width: int) -> float:
     if width > 1:
         own = scores.view(batch, batch, width).diagonal(dim1=0, dim2=1).T
         return float((own[:, :1] - own[:, 1:]).mean())
-    return float((scores.diagonal()[:, None] - scores)[~torch.eye(batch, dtype=torch.bool, device=scores.device)].mean())
+    return float(
+        (scores.diagonal()[:, None] - scores)[~torch.eye(batch, dtype=torch.bool, device=scores.device)].mean()
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from colbert_lab.artifact import hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.data.source import Judgement, Record, prepare

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+
 from colbert_lab.data.beir import BeirFolder
 from colbert_lab.data.source import prepare
 from colbert_lab.errors import DataError

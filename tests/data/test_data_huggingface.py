@@ -2,6 +2,7 @@
 
 import datasets
 import pytest
+
 from colbert_lab.data.huggingface import HuggingFace
 from colbert_lab.data.source import prepare
 from colbert_lab.errors import DataError

@@ -5,6 +5,7 @@ import zipfile
 
 import ir_datasets
 import pytest
+
 from colbert_lab.data.ir_datasets import IrDatasets
 from colbert_lab.data.source import prepare
 from colbert_lab.errors import DataError

@@ -1,6 +1,7 @@
 """prepare: every check of ids, texts and judgements, once for all sources; the same source gives the same artifact."""
 
 import pytest
+
 from colbert_lab.data.collection import Collection, holdout
 from colbert_lab.data.source import prepare, report
 from colbert_lab.errors import ArtifactError, DataError

@@ -1,6 +1,7 @@
 """pydocs: docstrings of packages become known-item search, the same on every machine, without leaks between splits."""
 
 import pytest
+
 from colbert_lab.data.near_duplicates import first_of_kind
 from colbert_lab.data.pydocs import PyDocs
 from colbert_lab.data.source import prepare

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from colbert_lab.data.qrels_examples import QrelsExamples
 from colbert_lab.errors import DataError
 from colbert_lab.run import Hits, Run

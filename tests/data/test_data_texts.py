@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from colbert_lab.data import texts as module
 from colbert_lab.data.texts import DuplicateId, Texts, write_texts
 from colbert_lab.errors import DataError

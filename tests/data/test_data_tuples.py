@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+
 from colbert_lab.data import doc_pairs
 from colbert_lab.data.doc_pairs import DocPairs
 from colbert_lab.data.lines import Lines

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.metrics import evaluate, parse_metrics
 from colbert_lab.evaluation.qrels import read_qrels
 from colbert_lab.run import Hits, Run, rank, read_trec
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 COLLECTIONS = Path(__file__).parents[2].parent / "shared" / "collections"
 # Our names, and what trec_eval calls the same.

@@ -1,6 +1,7 @@
 """Files of relevance judgements."""
 
 import pytest
+
 from colbert_lab.errors import DataError
 from colbert_lab.evaluation.qrels import read_qrels, write_qrels
 

@@ -4,10 +4,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation import significance
 from colbert_lab.evaluation.significance import holm, paired
-from scipy import stats
 
 
 def by_enumeration(difference):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.comparison import compare
 from colbert_lab.evaluation.metrics import Evaluation

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.metrics import evaluate
 from colbert_lab.evaluation.qrels import read_qrels

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from colbert_lab.errors import ConfigError
-from colbert_lab.stages.check import check, fits, locate, signature_problems
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+
+from colbert_lab.errors import ConfigError
+from colbert_lab.stages.check import check, fits, locate, signature_problems
 
 
 class Loss:

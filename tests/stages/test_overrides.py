@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from colbert_lab.stages.overrides import close, explain, shown
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+
+from colbert_lab.stages.overrides import close, explain, shown
 
 FILES = {
     "train.yaml": "defaults:\n  - loss: kl\n  - data/tokenizer: fast\n  - _self_\n  - experiment: null\n"

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+
 from colbert_lab.errors import DataError
 from colbert_lab.tracking.log import RunLog, plain
 from colbert_lab.tracking.names import check_names

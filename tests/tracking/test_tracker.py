@@ -4,6 +4,7 @@ import logging
 import signal
 
 import pytest
+
 from colbert_lab.errors import ConfigError, DataError, LabError
 from colbert_lab.tracking.read import history, read_metrics, state, summary
 from colbert_lab.tracking.sigterm import exit_on_sigterm

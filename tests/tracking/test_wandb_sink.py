@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
 from colbert_lab.tracking.wandb import WandbSink, worst_and_sample
 
