@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -138,10 +137,12 @@ def build(
     """Make the artifact at `path`: yields a Builder on `<path>.partial`, then writes the manifest and renames.
 
     An interrupted making with the same key is taken up again: the Builder's directory holds what it had written.
-    Where the body raises, the partial directory stays. Raises ArtifactError where another process is making it, or
-    where an unfinished making with another key lies there.
+    Where the body raises, the partial directory stays. Raises ArtifactError where another process is making it, where
+    an unfinished making with another key lies there, or where `path` itself is anything but an empty directory.
     """
     path = Path(path).expanduser().absolute()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ArtifactError(f"{path} exists and is no empty directory; choose another run_dir or remove it")
     partial = partial_path(path)
     partial.mkdir(parents=True, exist_ok=True)
     with _lock(path):
@@ -152,6 +153,8 @@ def build(
                 f"{key[:12]}); choose another run_dir or remove it"
             )
         write_atomic(key_file, key.encode())
+        for left in partial.rglob(".*.tmp"):
+            left.unlink()  # a process that was killed inside write_atomic could not
         builder = Builder(partial)
         yield builder
         _finish(builder, path, kind, key, dict(inputs or {}), dict(config or {}))
@@ -234,13 +237,10 @@ def _finish(builder: Builder, path: Path, kind: str, key: str, inputs: dict, con
         "files": files,
     }
     write_atomic(builder.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-    (builder.path / "key").unlink()
-    if path.exists():
-        # An empty directory, or one without a manifest, that a user made beforehand: only the empty one may go.
-        if any(path.iterdir()):
-            raise ArtifactError(f"{path} exists, is not empty and is no artifact; choose another run_dir or remove it")
-        shutil.rmtree(path)
+    # Takes the place of an empty directory, and of nothing else.
     os.replace(builder.path, path)
+    # Last: what lies in a partial directory without its key could be taken up by a making of something else.
+    (path / "key").unlink()
     _fsync(path.parent)
 
 

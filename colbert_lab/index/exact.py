@@ -78,7 +78,7 @@ class ExactIndex:
         hits = []
         for first, last in _query_batches(queries.lengths.tolist()):
             hits += self._search_batch(queries[first:last], k)
-        return Run(dict(zip(query_ids, hits)), depth=k)
+        return Run(dict(zip(query_ids, hits, strict=True)), depth=k)
 
     def _search_batch(self, queries: Ragged, k: int) -> list[Hits]:
         best: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(queries)

@@ -32,21 +32,24 @@ class StoreWriter:
     """Append documents to a store; every `append` is committed before it returns."""
 
     def __init__(self, directory: Path, dim: int, dtype: StoreDtype, similarity: Similarity):
-        """Begin, or go on from what the journal in `directory` says is committed."""
+        """Begin, or go on from what the journal in `directory` says is committed; a finished store stays finished."""
         self._directory, self._dtype = directory, dtype
         self._facts = {"dim": dim, "dtype": dtype, "similarity": similarity}
         fresh = {**self._facts, "documents": 0, "vectors": 0, "id_bytes": 0}
-        file = directory / "journal.json"
+        self._finished = (directory / "store.json").exists()
+        file = directory / ("store.json" if self._finished else "journal.json")
         self._journal = json.loads(file.read_text()) if file.exists() else fresh
         if any(self._journal[name] != value for name, value in self._facts.items()):
             raise ArtifactError(f"{directory} was begun with {self._journal}, now {self._facts} are asked for")
-        self._header = _header((0, dim), _ON_DISK[dtype])
-        self._row_bytes = dim * np.dtype(_ON_DISK[dtype]).itemsize
-        self._values = _reopen(directory / "values.npy", len(self._header) + self._journal["vectors"] * self._row_bytes)
+        if self._finished:
+            return
+        header = _header((0, dim), _ON_DISK[dtype])
+        values = len(header) + self._journal["vectors"] * dim * np.dtype(_ON_DISK[dtype]).itemsize
+        self._values = _reopen(directory / "values.npy", values if self._journal["documents"] else 0)
         self._lengths = _reopen(directory / "lengths.raw", self._journal["documents"] * 4)
         self._ids = _reopen(directory / "ids.jsonl", self._journal["id_bytes"])
         if not self._journal["documents"]:
-            self._values.write(self._header)
+            self._values.write(header)
 
     @property
     def documents(self) -> int:
@@ -55,14 +58,18 @@ class StoreWriter:
 
     def append(self, ids: Sequence[str], embeddings: Ragged) -> None:
         """Add documents with their embeddings and commit them to the disk."""
+        if self._finished:
+            raise ValueError(f"the store in {self._directory} is finished; nothing can be added")
         if len(ids) != len(embeddings):
             raise ValueError(f"{len(ids)} ids for {len(embeddings)} documents")
         if embeddings.dim != self._facts["dim"]:
             raise ValueError(f"vectors have {embeddings.dim} dimensions, the store {self._facts['dim']}")
-        if not torch.isfinite(embeddings.values).all():
-            row = int((~torch.isfinite(embeddings.values)).any(1).nonzero()[0, 0])
-            document = int(torch.searchsorted(embeddings.offsets, row, right=True)) - 1
-            raise DataError(f"the embedding of document {ids[document]!r} is not finite; the model is broken")
+        broken = ~torch.isfinite(embeddings.values.to(_TORCH[self._dtype])).all(1)
+        if broken.any():
+            document = int(torch.searchsorted(embeddings.offsets, int(broken.nonzero()[0, 0]), right=True)) - 1
+            raise DataError(
+                f"the embedding of document {ids[document]!r} is not finite in {self._dtype}; the model is broken"
+            )
         lines = "".join(json.dumps(i, ensure_ascii=False) + "\n" for i in ids).encode()
         self._values.write(_to_numpy(embeddings.values, self._dtype).tobytes())
         self._lengths.write(embeddings.lengths.numpy().astype(np.int32).tobytes())
@@ -77,19 +84,27 @@ class StoreWriter:
 
     def finish(self) -> None:
         """Complete the headers and write store.json; DataError for an id that came twice."""
+        if not self._finished:
+            self._complete()
+        # What a kill leaves of these is removed by the next finish: store.json stands already.
+        (self._directory / "journal.json").unlink(missing_ok=True)
+        (self._directory / "lengths.raw").unlink(missing_ok=True)
+
+    def _complete(self) -> None:
         shape = (self._journal["vectors"], self._facts["dim"])
         # numpy leaves room in a header for the first axis to grow, so the new one takes the place of the old.
         self._values.seek(0)
         self._values.write(_header(shape, _ON_DISK[self._dtype]))
         for handle in (self._values, self._lengths, self._ids):
+            handle.flush()
+            os.fsync(handle.fileno())
             handle.close()
         lengths = np.fromfile(self._directory / "lengths.raw", dtype=np.int32)
         np.save(self._directory / "lengths.npy", lengths)
         _refuse_repeated(_read_ids(self._directory))
         facts = {**self._facts, "documents": self._journal["documents"], "vectors": self._journal["vectors"]}
         write_atomic(self._directory / "store.json", json.dumps(facts, indent=1).encode())
-        (self._directory / "lengths.raw").unlink()
-        (self._directory / "journal.json").unlink()
+        self._finished = True
 
 
 @dataclass(frozen=True)
@@ -131,10 +146,11 @@ def _header(shape: tuple[int, int], dtype: type) -> bytes:
 
 def _reopen(path: Path, size: int):
     path.touch()
+    if path.stat().st_size < size:
+        raise ArtifactError(f"{path} is shorter than what was committed of it; remove {path.parent} and begin anew")
     handle = path.open("r+b")
     # A kill between a write and its commit leaves more than the journal knows of.
-    if path.stat().st_size > size:
-        handle.truncate(size)
+    handle.truncate(size)
     handle.seek(0, os.SEEK_END)
     return handle
 

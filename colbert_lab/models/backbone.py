@@ -132,6 +132,12 @@ def _explained(name: str, load, *args, **kwargs):
     except (OSError, ValueError, KeyError, ImportError) as error:
         offline = " (the hub is switched off: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        asked = kwargs.get("attn_implementation")
+        if asked and ("attn_implementation" in first_line or "flash" in first_line.lower()):
+            raise ConfigError(
+                f"backbone {name!r} cannot be run with backbone.attention={asked}: {first_line}\n"
+                f"try: backbone.attention={'eager' if asked == 'sdpa' else 'sdpa'}"
+            ) from error
         raise ConfigError(
             f"backbone {name!r} cannot be loaded{offline}: {first_line}\n"
             "try: backbone.name=<a local directory or a Hugging Face id>, or backbone=minilm, which needs no download"
@@ -139,17 +145,24 @@ def _explained(name: str, load, *args, **kwargs):
 
 
 def _keep_layers(model: PreTrainedModel, layers: int) -> None:
+    total = model.config.num_hidden_layers
+    if not 1 <= layers <= total:
+        raise ConfigError(f"backbone.layers={layers} must be between 1 and {total}")
     stacks = [
         (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == model.config.num_hidden_layers
+        if isinstance(child, nn.ModuleList) and len(child) == total
     ]
-    if len(stacks) != 1 or not 1 <= layers <= model.config.num_hidden_layers:
-        raise ConfigError(f"backbone.layers={layers} must be between 1 and {model.config.num_hidden_layers}")
+    if len(stacks) != 1:
+        kind = type(model).__name__
+        raise ConfigError(f"{kind} is no plain stack of layers to take the lowest of\ntry: backbone.layers=null")
     parent, name = stacks[0]
     setattr(parent, name, getattr(parent, name)[:layers])
     model.config.num_hidden_layers = layers
+    # ModernBERT and its kin also list what each layer is, and cannot be saved with a list of another length.
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = list(model.config.layer_types[:layers])
 
 
 def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, markers: list[str], seed: int) -> None:
@@ -161,5 +174,5 @@ def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mark
     weights = model.get_input_embeddings().weight
     with torch.no_grad():
         generator = torch.Generator().manual_seed(seed)
-        fresh = torch.randn(len(missing), weights.shape[1], generator=generator) * weights.std().item()
+        fresh = torch.randn(len(missing), weights.shape[1], generator=generator) * weights[: -len(missing)].std().item()
         weights[-len(missing) :] = fresh

@@ -23,6 +23,8 @@ from colbert_lab.text.tokenizer import ColBERTTokenizer
 FORMAT = 1
 CONTRACT_FILE = "colbert_lab.json"
 PROJECTION_FILE = "projection.safetensors"
+# Its ids tell whether letter case, accents, splitting or the numbering of words have changed.
+_PROBE = "The Quick brown fox doesn't re-tokenise: café naïve ＡＢＣ 東京 x2.5"
 
 
 def save_model(model: ColBERT, directory: Path) -> None:
@@ -91,4 +93,5 @@ def _ids(tokenizer: ColBERTTokenizer) -> dict:
         "skip": sorted(tokenizer.skip_ids),
         "prefix": tokenizer.prefix,
         "suffix": tokenizer.suffix,
+        "probe": tokenizer.tokenizer(_PROBE, add_special_tokens=False, verbose=False)["input_ids"],
     }

@@ -14,6 +14,7 @@ sum of 32 terms in 16 bits loses more than 16-bit vectors do. ColBERT, arXiv 200
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from colbert_lab.errors import ConfigError
@@ -68,7 +69,7 @@ def maxsim_grouped(
     """Score each query against its own w documents: [B, m, d] and [B, w, n, d] give [B, w]; masks [B, m], [B, w, n]."""
     _check(queries, documents, similarity)
     b, w, n, d = documents.shape
-    products = torch.bmm(queries, documents.reshape(b, w * n, d).transpose(1, 2)).view(b, -1, w, n)
+    products = torch.bmm(queries, documents.reshape(b, w * n, d).transpose(1, 2)).view(b, queries.shape[1], w, n)
     return _reduce(products, queries, documents, query_mask, document_mask, similarity)
 
 
@@ -144,6 +145,8 @@ def _reduce(
     if document_mask is not None:
         masked = ~document_mask
         products = products.masked_fill(masked[:, None] if masked.dim() == 3 else masked[None, None], EMPTY)
+    if not products.shape[-1]:
+        products = F.pad(products, (0, 1), value=EMPTY)  # all documents are empty: there is nothing to take a maximum of
     # max() rather than amax(): for the backward pass it keeps the positions [B, m, N], not the similarities.
     best = products.max(dim=-1).values.to(dtype)
     if query_mask is not None:

@@ -8,38 +8,24 @@ class may say more in a static method `problems(**kwargs) -> list[str]`, given i
 dictionaries; it is asked only where the node is otherwise right.
 """
 
-import enum
 import fnmatch
 import importlib
 import inspect
-import math
 import pkgutil
-import types
-import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from colbert_lab.errors import ConfigError
+from colbert_lab.stages.annotations import described, example, fits, nearest
 from colbert_lab.stages.overrides import close, shown
 
 SPECIAL = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 Runtime = Mapping[str, Set[str]]
-# Annotations that are checked, how they are told, and what stands for a value of theirs in a suggestion.
-_KINDS = {
-    int: ("a whole number", "1"),
-    float: ("a number", "1.0"),
-    bool: ("true or false", "true"),
-    str: ("text", "TEXT"),
-    Path: ("a path", "DIR"),
-    type(None): ("null", "null"),
-}
-_LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
-_MAPPINGS = (dict, Mapping)
 
 
 def check(
@@ -173,8 +159,8 @@ class _Walk:
         if _target(value) or (value := _container(value)) is _BROKEN:
             return
         if not (fits(value, wanted) or (value is None and parameter.default is None)):
-            fix = f"{node._get_full_key(key)}={_nearest(value, wanted, parameter.default)}"
-            self._note(node, f"{key}={shown(value)} must be {_described(wanted)}", fix)
+            fix = f"{node._get_full_key(key)}={nearest(value, wanted, parameter.default)}"
+            self._note(node, f"{key}={shown(value)} must be {described(wanted)}", fix)
 
     def _unknown(self, node: DictConfig, key: str, known: Collection[str], value: Any) -> None:
         meant = close(str(key), [*known, *SPECIAL])
@@ -190,7 +176,7 @@ class _Walk:
         for parameter in parameters:
             if parameter.default is parameter.empty:
                 path = node._get_full_key(parameter.name)
-                self._note(node, f"'{parameter.name}' is missing", f"+{path}={_example(parameter.annotation)}")
+                self._note(node, f"'{parameter.name}' is missing", f"+{path}={example(parameter.annotation)}")
 
     def _note(self, node: DictConfig | ListConfig, problem: str, fix: str = "") -> None:
         self.found.setdefault(self._heading(node), []).append(f"{problem:<56}  try: {fix}" if fix else problem)
@@ -237,81 +223,6 @@ def locate(name: str) -> tuple[Any, str]:
     if not callable(found):
         return None, f"_target_ {name} is a {type(found).__name__}, it cannot be called"
     return found, ""
-
-
-def fits(value: Any, wanted: Any) -> bool:
-    """Whether a plain value is one of the annotated type; annotations that are not simple fit everything."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, one) for one in arguments)
-    if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in arguments)
-    if inspect.isclass(wanted) and issubclass(wanted, enum.Enum):
-        return value in wanted.__members__
-    if wanted in (None, type(None)):
-        return value is None
-    if wanted is float:
-        return type(value) in (int, float)
-    if wanted in (int, bool, str):
-        return type(value) is wanted
-    if wanted is Path:
-        return isinstance(value, str | Path)
-    if (origin or wanted) in _LISTS:
-        if not isinstance(value, list):
-            return False
-        if (origin or wanted) is not tuple or Ellipsis in arguments:
-            return all(fits(item, one) for item in value for one in arguments[:1])
-        return not arguments or (len(value) == len(arguments) and all(map(fits, value, arguments)))
-    if (origin or wanted) in _MAPPINGS:
-        return isinstance(value, dict) and all(fits(item, one) for item in value.values() for one in arguments[1:])
-    return True
-
-
-def _described(wanted: Any) -> str:
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_described(one) for one in arguments))
-    if choices := _choices(wanted):
-        return f"one of {', '.join(shown(choice) for choice in choices)}"
-    if (origin or wanted) in _LISTS:
-        each = " and ".join(_described(one) for one in arguments if one is not Ellipsis)
-        return f"a list of {each}" if each else "a list"
-    return "a mapping" if (origin or wanted) in _MAPPINGS else _KINDS.get(wanted, (getattr(wanted, "__name__", ""),))[0]
-
-
-def _choices(wanted: Any) -> list[Any]:
-    if typing.get_origin(wanted) is Literal:
-        return list(typing.get_args(wanted))
-    if inspect.isclass(wanted) and issubclass(wanted, enum.Enum):
-        return list(wanted.__members__)
-    if typing.get_origin(wanted) in (Union, types.UnionType):
-        return [choice for one in typing.get_args(wanted) for choice in _choices(one)]
-    return []
-
-
-def _nearest(value: Any, wanted: Any, default: Any) -> str:
-    """An override's value that would be right, as near to what was given as can be told."""
-    numeric = type(value) in (int, float) and math.isfinite(value)
-    if choices := _choices(wanted):
-        if numeric and all(isinstance(choice, int | float) for choice in choices):
-            return shown(min(choices, key=lambda choice: abs(choice - value)))
-        return shown(next(iter(close(str(value), [str(choice) for choice in choices])), choices[0]))
-    for kind in (int, bool, str):
-        if numeric and fits(kind(value), wanted) and kind(value) == (str(value) if kind is str else value):
-            return shown(kind(value))
-    return shown(default) if default not in (None, inspect.Parameter.empty) else _example(wanted)
-
-
-def _example(wanted: Any) -> str:
-    for one in typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,):
-        base = typing.get_origin(one) or one
-        if choices := _choices(one):
-            return shown(choices[0])
-        if base in _LISTS or base in _MAPPINGS:
-            return "[]" if base in _LISTS else "{}"
-        if base in _KINDS:
-            return _KINDS[base][1]
-    return "VALUE"
 
 
 def _parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -11,7 +11,7 @@ from colbert_lab.errors import ConfigError
 from colbert_lab.evaluation.comparison import compare
 from colbert_lab.evaluation.metrics import Evaluation, evaluate
 from colbert_lab.evaluation.table import results_table
-from colbert_lab.run import Run, read_trec
+from colbert_lab.run import Run, rank, read_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, input_of, make, plain
 from colbert_lab.tracking.tracker import Tracker
@@ -90,6 +90,12 @@ def judge(
 
     name = f"{collection.name.replace('/', '-')}-{split}-{cfg.name}"
     return make(cfg, "evaluate", "metrics", name, inputs, content, work, path), evaluations
+
+
+def check_metrics(options: DictConfig, depth: int, documents: int) -> None:
+    """Raise the ConfigError that evaluating runs of this depth would raise, before there are any."""
+    queries = {"q": {"d": 1}}
+    evaluate(Run({"q": rank(["d"], [1.0])}, depth), queries, list(options.metrics), options.relevance_level, documents)
 
 
 def _notes(evaluations: dict[str, Evaluation], options: dict) -> list[str]:

@@ -42,7 +42,7 @@ _UNNAMED = (
     "seed",
     "data",
     "model",
-    "index",
+    "index_dir",
     "run",
     "candidates",
     "split",
@@ -62,6 +62,9 @@ def conf_dir() -> Path:
 def launch(verb: str, arguments: Sequence[str] | None = None) -> None:
     """Run a verb with Hydra's command line; ends the process with code 1 after an error, told without a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if verb == "search":
+        # A key of this name is none to Hydra: index=exact chooses from the group, wherever there is one.
+        arguments = [f"index_dir={a[6:]}" if a.startswith("index=") else a for a in arguments]
     overrides = [a for a in arguments if "=" in a or a.startswith("~")]
     try:
         if not any(a.startswith(("--h", "-h", "--info", "--v")) for a in arguments):
@@ -84,7 +87,7 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
     where = f"{verb} " + (" ".join(overrides) or "as configured")
     check(cfg, conf_dir(), where, choices=choices, runtime=RUNTIME, schema=Options)
     with open_dict(cfg):
-        cfg.name = cfg.name or run_name(choices.get("experiment") or choices.get("data") or verb, overrides)
+        cfg.name = _named(cfg.name) or run_name(choices.get("experiment") or choices.get("data") or verb, overrides)
         cfg.overrides = list(overrides)
     OmegaConf.set_readonly(cfg, True)
     if cfg.get("threads"):
@@ -121,8 +124,18 @@ def run_name(base: str, overrides: Sequence[str]) -> str:
         if key.split(".")[0] not in _UNNAMED:
             leaf = key.rpartition(".")[2]
             changed.append((leaf if "." in key else "") + Path(value).name)
-    name = "-".join([base, *changed])
-    return "".join(c if c.isalnum() or c in "-._" else "_" for c in name)[:60].rstrip("-._")
+    return _clean("-".join([base, *changed]))[:60].rstrip("-._")
+
+
+def _clean(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
+
+
+def _named(name: str | None) -> str | None:
+    """The name that was asked for; it becomes part of directories' names and a tag in run files, so not any will do."""
+    if name and (name != _clean(name) or name.startswith(".")):
+        raise ConfigError(f"name={name} may have letters, digits and - . _ only\ntry: name={_clean(name).lstrip('.')}")
+    return name
 
 
 def _hydra(verb: str, arguments: list[str], sweep: Path | None) -> None:

@@ -1,7 +1,8 @@
 """Making artifacts: found again by what went into them, tracked while they are made, taken up where they were left."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def input_of(artifact: Artifact, role: str, override: str | None = None) -> Arti
     except ArtifactError as error:
         raise ArtifactError(
             f"{artifact.path} was made with the {role} at {recorded['path']}, which cannot be used: {error}\n"
-            f"try: {role}=<where it lies now>"
+            f"try: {'model_at' if role == 'model' else role}=<where it lies now>"
         ) from error
     if found.digest != recorded["digest"]:
         raise ArtifactError(
@@ -121,7 +122,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _tracked(cfg: DictConfig, stage: str, name: str, log: Path):
+@contextmanager
+def _tracked(cfg: DictConfig, stage: str, name: str, log: Path) -> Iterator[Tracker]:
+    """A Tracker, within which SIGTERM is an ordinary exit."""
     tracking = cfg.tracking
     identity = RunIdentity(
         project=tracking.project,
@@ -132,24 +135,9 @@ def _tracked(cfg: DictConfig, stage: str, name: str, log: Path):
         notes=tracking.notes,
     )
     sink = None if tracking.sink is None else create(tracking.sink)
-    return _Tracked(log, identity, plain(cfg), list(cfg.get("overrides") or []), sink)
-
-
-class _Tracked:
-    """A Tracker's context, within which SIGTERM is an ordinary exit."""
-
-    def __init__(self, *arguments: Any):
-        self._arguments = arguments
-
-    def __enter__(self) -> Tracker:
-        self._sigterm = exit_on_sigterm()
-        self._sigterm.__enter__()
-        self._tracker = Tracker.start(*self._arguments)
-        return self._tracker
-
-    def __exit__(self, *error: Any) -> None:
-        self._tracker.__exit__(*error)
-        self._sigterm.__exit__(None, None, None)
+    overrides = list(cfg.get("overrides") or [])
+    with exit_on_sigterm(), Tracker.start(log, identity, plain(cfg), overrides, sink) as tracker:
+        yield tracker
 
 
 def _place(root: Path, kind: str, name: str, key: str) -> Path:

@@ -79,7 +79,7 @@ class Options:
     root: str = "outputs"
     run_dir: str | None = None
     model: str | None = None
-    index: str | dict | None = None
+    index_dir: str | None = None
     candidates: str | None = None
     run: str | list[str] | None = None
     collection: str | None = None

@@ -229,7 +229,11 @@ class _Composer:
         if found:
             return f"; did you mean {' or '.join(f'{sign}{key}{value}' for key in found[:3])}?"
         known = OmegaConf.select(cfg, prefix) if prefix else cfg
-        there = ", ".join(map(str, known)) if isinstance(known, DictConfig) else ", ".join(map(str, cfg))
+        there = (
+            ", ".join(str(k) for k in known if not str(k).startswith("_"))
+            if isinstance(known, DictConfig)
+            else ", ".join(map(str, cfg))
+        )
         return f"; keys{f' of {prefix}' if isinstance(known, DictConfig) and prefix else ''}: {there}"
 
     def _option_holds(self, config: str, key: str) -> bool:
@@ -300,6 +304,9 @@ def _keys(cfg: DictConfig) -> Iterator[str]:
 
     def walk(node: Any, path: str) -> Iterator[str]:
         for key, child in node.items() if isinstance(node, dict) else ():
+            # Hydra's own (_target_, _partial_) are never what was meant.
+            if str(key).startswith("_"):
+                continue
             yield f"{path}{key}"
             yield from walk(child, f"{path}{key}.")
 

@@ -6,7 +6,7 @@ from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.evaluate import judge
+from colbert_lab.stages.evaluate import check_metrics, judge
 from colbert_lab.stages.index import index_with
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
@@ -23,6 +23,9 @@ def run(cfg: DictConfig) -> Outcome:
     The test split is searched once by each model and chooses nothing. With train.max_steps=0 the start alone is judged.
     """
     collection = open_collection(cfg)
+    # Asked for here, refused here: after the training it would be late.
+    check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
+    queries = judged_queries(collection, cfg.splits.test)
     start = start_model(cfg, collection)
     models = {UNTRAINED: start}
     if cfg.train.max_steps:
@@ -30,7 +33,7 @@ def run(cfg: DictConfig) -> Outcome:
     split = cfg.splits.test
     found = {name: search_with(cfg, model, collection, split) for name, model in models.items()}
     if cfg.lexical:
-        found[LEXICAL] = _read(lexical_run(cfg, collection, split, judged_queries(collection, split), cfg.search.k))
+        found[LEXICAL] = _read(lexical_run(cfg, collection, split, queries, cfg.search.k))
     order = [name for name in (UNTRAINED, LEXICAL, TRAINED) if name in found]
     metrics, evaluations = judge(cfg, collection, split, {name: found[name] for name in order}, cfg.run_dir)
     last, model = list(models.items())[-1]

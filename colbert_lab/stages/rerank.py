@@ -77,7 +77,7 @@ def rerank_run(
         write_trec(scored, builder.path / "run.trec.gz", tag=cfg.name)
         builder.counts.update(
             queries=len(scored),
-            depth=k,
+            depth=scored.depth,
             results=sum(map(len, scored.values())),
             documents=len(ids),
             cut_documents=documents.cut_texts,

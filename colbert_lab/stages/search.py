@@ -13,10 +13,10 @@ from colbert_lab.tracking.tracker import Tracker
 
 
 def run(cfg: DictConfig) -> Outcome:
-    """Search the index at cfg.index with the queries of cfg.split."""
-    if cfg.index is None:
+    """Search the index at cfg.index_dir with the queries of cfg.split."""
+    if cfg.index_dir is None:
         raise ConfigError("no index is given to search\ntry: index=<directory of an index>")
-    index = Artifact.open(cfg.index, "index")
+    index = Artifact.open(cfg.index_dir, "index")
     collection = Collection(input_of(index, "collection", cfg.collection))
     found = search_index(cfg, index, collection, cfg.split, cfg.run_dir)
     counts = found.manifest["counts"]

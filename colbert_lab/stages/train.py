@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection, Qrels, holdout
 from colbert_lab.data.examples import Examples
 from colbert_lab.errors import ConfigError, DataError
@@ -33,7 +33,12 @@ def train(cfg: DictConfig, collection: Collection, start: Artifact, path: str | 
     """The model trained from `start` under cfg's examples, loss, optimiser, schedule, train, dev and seed."""
     training, dev = split_queries(cfg, collection)
     examples, inputs = training_examples(cfg, collection, training)
-    inputs |= {"collection": collection.artifact, "start": start, "examples": examples.fingerprint}
+    inputs |= {
+        "collection": collection.artifact,
+        "start": start,
+        "examples": examples.fingerprint,
+        "dev": hash_json(dev),
+    }
     content = {name: cfg[name] for name in ("loss", "optim", "schedule", "train", "dev", "seed")}
 
     def work(builder: Builder, tracker: Tracker) -> None:

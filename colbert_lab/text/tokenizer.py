@@ -76,7 +76,8 @@ class ColBERTTokenizer:
         self.mask_id = self._mask_id()
         self.pad_id = _first_known(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.skip_ids = frozenset(punctuation_ids(tokenizer) if contract.skip_punctuation != "off" else ())
-        skip = torch.zeros(len(tokenizer), dtype=torch.bool)
+        # By the largest id and not by the number of entries: a vocabulary may have holes.
+        skip = torch.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=torch.bool)
         skip[list(self.skip_ids)] = True
         self._skip = skip
 
@@ -100,10 +101,11 @@ class ColBERTTokenizer:
     def batch(self, tokens: Tokens, role: Role) -> Batch:
         """Pad to the longest: [N, L] ids and masks; skipped ids are unscored on the sides that the contract names."""
         lengths = torch.tensor(tokens.lengths)
-        positions = torch.arange(int(lengths.max()))
+        # At least one column: without special tokens an empty text has no id at all.
+        positions = torch.arange(max(1, int(lengths.max())))
         ids = torch.full((len(tokens), len(positions)), self.pad_id, dtype=torch.long)
         real = positions < lengths[:, None]
-        ids[real] = torch.tensor([i for sequence in tokens.ids for i in sequence])
+        ids[real] = torch.tensor([i for sequence in tokens.ids for i in sequence], dtype=torch.long)
         attention = positions < torch.tensor(tokens.attended)[:, None]
         skips = role == "document" or self.contract.skip_punctuation == "both"
         scored = real & ~self._skip[ids] if skips else real
@@ -149,16 +151,23 @@ class ColBERTTokenizer:
 
 
 def punctuation_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of the 32 ASCII punctuation symbols, each encoded bare and after a blank (BPE has an id for both).
+    """The ids of the 32 ASCII punctuation symbols: each one's at a text's start, after a blank and after a letter.
 
-    Only symbols that are one known token count: the unknown token is never among them.
+    BPE has an id for `,` and one for ` ,`; SentencePiece gives its own only where no word starts. Only symbols that are
+    one known token count: the unknown token is never among them.
     """
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    letter = ids("a")
     found = set()
     for symbol in string.punctuation:
-        for text in (symbol, " " + symbol):
-            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
-                found.add(ids[0])
+        joined = ids("a" + symbol)
+        after_letter = joined[len(letter) :] if joined[: len(letter)] == letter else []
+        for tokens in (ids(symbol), ids(" " + symbol), after_letter):
+            if len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id:
+                found.add(tokens[0])
     return sorted(found)
 
 

@@ -62,6 +62,8 @@ class Health(pl.Callback):
 class TrainLog(pl.Callback):
     """Log the mean of what happened every `every` optimiser steps, and drive a progress bar."""
 
+    _ADDED_UP = ("_seconds", "_padding", "_batches", "_queries", "_tokens", "_sums")
+
     def __init__(self, every: int, tracker: Tracker, bar: Progress):
         self._every, self._tracker, self._bar = every, tracker, bar
         self._reset()
@@ -93,6 +95,15 @@ class TrainLog(pl.Callback):
         self._bar.advance(1)
         if trainer.global_step % self._every == 0 or trainer.global_step == trainer.max_steps:
             self._log(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been added up since the last line, for a resumed run."""
+        return {name: getattr(self, name) for name in self._ADDED_UP}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name in self._ADDED_UP:
+            setattr(self, name, state_dict[name])
 
     def _log(self, trainer: pl.Trainer) -> None:
         values = {f"train/{name}": total / self._batches for name, total in self._sums.items()}

@@ -78,23 +78,16 @@ class DevEvaluation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The start is judged too: training that only hurts exports the start."""
         if trainer.global_step == 0:
-            self._judge(trainer, pl_module)
+            self.judge(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         """Judge when a multiple of `every` optimiser steps is done, once."""
         step = trainer.global_step
         if step != self._judged_at and (step % self._every == 0 or step == trainer.max_steps) and step > 0:
-            self._judge(trainer, pl_module)
+            self.judge(trainer, pl_module)
 
-    def state_dict(self) -> dict:
-        """The best so far, for a resumed run."""
-        return {"best": dict(self.best), "judged_at": self._judged_at}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Go on from a checkpoint."""
-        self.best, self._judged_at = dict(state_dict["best"]), state_dict["judged_at"]
-
-    def _judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Judge the model as it is and keep its weights where it is the best so far."""
         start, step = time.perf_counter(), trainer.global_step
         means = self._sample.judge(module.model, self._precision)
         self._judged_at = step
@@ -103,6 +96,14 @@ class DevEvaluation(pl.Callback):
         if means["ndcg_10"] > self.best["ndcg_10"]:
             self.best = {"ndcg_10": means["ndcg_10"], "step": step}
             keep_weights(module.model, self._directory)
+
+    def state_dict(self) -> dict:
+        """The best so far, for a resumed run."""
+        return {"best": dict(self.best), "judged_at": self._judged_at}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on from a checkpoint."""
+        self.best, self._judged_at = dict(state_dict["best"]), state_dict["judged_at"]
 
 
 def keep_weights(model: ColBERT, directory: Path) -> None:

@@ -16,7 +16,7 @@ from colbert_lab.progress import progress
 from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training.batches import BatchStream, TrainingData
 from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, TrainLog
-from colbert_lab.training.dev import DevEvaluation, DevSample
+from colbert_lab.training.dev import DevEvaluation, DevSample, keep_weights
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,8 @@ def fit(
         evaluation = DevEvaluation(dev, plan.judge_every, work / "best", plan.precision, tracker)
     data = TrainingData(stream, plan.max_steps * plan.accumulate)
     resumed = _step_of(last)
-    if resumed:
-        tracker.resumed(resumed)
-    with progress("train", plan.max_steps, "steps", done=resumed) as bar:
+    tracker.resumed(resumed)
+    with progress("train", plan.max_steps, "steps", done=max(0, resumed)) as bar:
         callbacks = [
             TrainLog(plan.log_every, tracker, bar),
             Health(),
@@ -88,10 +87,10 @@ def fit(
             trainer = _trainer(plan, [c for c in callbacks if c is not None], work)
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
     if evaluation is None:
-        from colbert_lab.training.dev import keep_weights
-
         keep_weights(module.model, work / "best")
         return {}
+    if not plan.max_steps:
+        evaluation.judge(trainer, module)  # Lightning calls no callback where there is nothing to do
     return evaluation.best
 
 
@@ -143,8 +142,9 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _step_of(checkpoint: Path) -> int:
+    """How many steps a checkpoint has behind it; -1 where there is none and training begins anew."""
     if not checkpoint.exists():
-        return 0
+        return -1
     import torch
 
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])

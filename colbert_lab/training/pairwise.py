@@ -29,7 +29,8 @@ class PairwiseModule(pl.LightningModule):
         seed: int,
     ):
         super().__init__()
-        self.model, self.loss = model, loss
+        # Lightning leaves every module in the mode it finds it in, and a model comes built or loaded in eval mode.
+        self.model, self.loss = model.train(), loss
         self._optimiser, self._factor, self._seed = optimiser, factor, seed
         self.last: dict[str, float] = {}
 

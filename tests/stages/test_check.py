@@ -183,11 +183,35 @@ def test_plain_keys_against_a_schema():
 
 
 def test_fits():
-    right = [(1, float), (None, int | None), ("a", Literal["a", "b"] | None), ("/x", Path), ("red", Colour),
-             ([1, 2.0], tuple[float, ...]), ([1, "a"], tuple[int, str]), ({"a": 1}, dict[str, int]), (object, Loss),
-             ([], list), ({}, dict), (3, "Unknown")]
-    wrong = [(True, int), (True, float), (1, bool), ("1", int), (1.0, int), (1, str), ("c", Literal["a"]), (3, Path),
-             ("blue", Colour), ([1], tuple[int, str]), ("abc", list[str]), ({"a": "x"}, dict[str, int]), (None, str)]
+    right = [
+        (1, float),
+        (None, int | None),
+        ("a", Literal["a", "b"] | None),
+        ("/x", Path),
+        ("red", Colour),
+        ([1, 2.0], tuple[float, ...]),
+        ([1, "a"], tuple[int, str]),
+        ({"a": 1}, dict[str, int]),
+        (object, Loss),
+        ([], list),
+        ({}, dict),
+        (3, "Unknown"),
+    ]
+    wrong = [
+        (True, int),
+        (True, float),
+        (1, bool),
+        ("1", int),
+        (1.0, int),
+        (1, str),
+        ("c", Literal["a"]),
+        (3, Path),
+        ("blue", Colour),
+        ([1], tuple[int, str]),
+        ("abc", list[str]),
+        ({"a": "x"}, dict[str, int]),
+        (None, str),
+    ]
     assert [pair for pair in right if not fits(*pair)] == []
     assert [pair for pair in wrong if fits(*pair)] == []
 

@@ -139,5 +139,14 @@ def test_words():
     assert close("x", ["hinge"]) == []
     values = [None, True, 3, 1e-5, "a/b-c.d", "12", "true", "a b", [1, "x"], {"a": None}]
     assert [shown(value) for value in values] == [
-        "null", "true", "3", "1e-05", "a/b-c.d", "'\"12\"'", "'\"true\"'", "'\"a b\"'", "[1,x]", "{a:null}"
+        "null",
+        "true",
+        "3",
+        "1e-05",
+        "a/b-c.d",
+        "'\"12\"'",
+        "'\"true\"'",
+        "'\"a b\"'",
+        "[1,x]",
+        "{a:null}",
     ]

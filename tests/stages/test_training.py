@@ -1,0 +1,200 @@
+"""train and pipeline: what they train on, choose by and record; equal seeds give equal weights, every key counts."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from stages_toy import leaves, lines
+
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.run import read_trec, write_trec
+from colbert_lab.stages.launch import conf_dir
+
+EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
+
+# Without a dev sample the last weights are the result, so that whatever changes training changes them.
+LAST = ("dev.queries=0", "train.max_steps=2")
+JUDGED = ("dev.queries=10",)
+IN_BATCH = ("loss.terms.in_batch.weight=1",)
+PCA = ("projection=pca", "projection.dim=16", "projection.documents=20", "projection.queries=10")
+LEAST = ("text.expansion=min", "text.expansion_length=12")
+# Key -> a change, and what it needs to have an effect.
+KNOBS = {
+    "seed": ("seed=1",),
+    "similarity": ("similarity=l2",),
+    "splits.train": ("splits.train=test",),
+    "splits.dev": ("splits.dev=test", *JUDGED),
+    "data.title": ("data.title=drop",),
+    "backbone.layers": ("backbone.layers=1",),
+    "text.query_marker": ("text.query_marker=null",),
+    "text.document_marker": ("text.document_marker=null",),
+    "text.query_length": ("text.query_length=8",),
+    "text.document_length": ("text.document_length=12",),
+    "text.expansion": ("text.expansion='off'",),
+    "text.expansion_length": ("text.expansion_length=11", *LEAST),
+    "text.attend_to_expansion": ("text.attend_to_expansion=true",),
+    "text.skip_punctuation": ("text.skip_punctuation='off'",),
+    "projection.dim": ("projection.dim=8",),
+    "projection.documents": ("projection.documents=10", *PCA),
+    "projection.queries": ("projection.queries=0", *PCA),
+    "examples.negatives": ("examples.negatives=random",),
+    "examples.ranks": ("examples.ranks=[10,60]",),
+    "examples.min_grade": ("examples.min_grade=3",),
+    "loss.terms.hinge.margin": ("loss.terms.hinge.margin=0.2", "loss=hinge"),
+    "loss.terms.softmax.weight": ("loss.terms.softmax.weight=0.5", *IN_BATCH),
+    "loss.terms.in_batch.weight": IN_BATCH,
+    "loss.terms.in_batch.temperature": ("loss.terms.in_batch.temperature=2", *IN_BATCH),
+    "loss.terms.in_batch.own_negatives": ("loss.terms.in_batch.own_negatives=keep", *IN_BATCH),
+    "loss.terms.nway.temperature": ("loss.terms.nway.temperature=2", "loss=nway"),
+    "optim.lr": ("optim.lr=2e-3",),
+    "optim.betas": ("optim.betas=[0.5,0.5]",),
+    "optim.eps": ("optim.eps=1e-2",),
+    "optim.weight_decay": ("optim.weight_decay=1.0",),
+    "schedule": ("schedule=constant",),
+    "schedule.warmup": ("schedule.warmup=2",),
+    "train.max_steps": ("train.max_steps=1",),
+    "train.batch_queries": ("train.batch_queries=5",),
+    "train.accumulate": ("train.accumulate=2",),
+    "train.negatives": ("train.negatives=2",),
+    "train.document_length": ("train.document_length=12",),
+    "train.clip": ("train.clip=0.01", "optim.eps=1e-2"),
+    "train.precision": ("train.precision=bf16",),
+    "train.log_every": ("train.log_every=2",),
+    "train.judge_every": ("train.judge_every=1", "train.max_steps=3", *JUDGED),
+    "dev.queries": ("dev.queries=5", *JUDGED),
+    "dev.documents": ("dev.documents=32", *JUDGED),
+    "dev.holdout": ("dev.holdout=5", "dev.holdout=10", "splits.dev=none", "examples.negatives=random", *JUDGED),
+    "encode.precision": ("encode.precision=bf16", *PCA),
+}
+# Keys that must not change the result, by what they say.
+NEUTRAL = {
+    "where and under what name": {"name", "root", "run_dir", "data.root", "data.name", "threads"},
+    "tracking": {f"tracking.{key}" for key in ("project", "group", "tags", "notes", "sink")},
+    "another start": {"model", "backbone.name", "backbone.revision", "backbone.trust_remote_code"},
+    "what to do about an error": {"data.unknown_documents", "backbone.add_markers"},
+    "how the same is computed": {"backbone.attention", "optim.fused", "train.checkpoint_every"},
+    "of the configuration shared with the pipeline": {"splits.test", "encode.batch_tokens", "encode.chunk"},
+}
+
+
+def facts(lab, *overrides):
+    """What a run left behind besides its configuration: weights, counts, curves without the clock."""
+    artifact = lab("train", *LAST, *overrides).artifact
+    log = [
+        {key: value for key, value in line.items() if not key.endswith(("time", "seconds", "_per_s"))}
+        for line in lines(artifact.path / "log" / "metrics.jsonl")
+    ]
+    return artifact.digest, artifact.manifest["counts"], log
+
+
+@pytest.mark.parametrize("key", KNOBS)
+def test_every_key_changes_something(lab, key):
+    change, *context = KNOBS[key]
+    assert facts(lab, *context, change) != facts(lab, *context)
+
+
+def test_every_key_of_the_configuration_is_tried(lab):
+    neutral = set().union(*NEUTRAL.values())
+    keys = {key for key in leaves(lab.compose("train")[0]) if not key.endswith(("_target_", "_partial_"))}
+    assert keys - KNOBS.keys() - neutral == set()
+    choices = ("loss=hinge", "loss=nway", "projection=pca")
+    others = {key for choice in choices for key in leaves(lab.compose("train", choice)[0])}
+    assert (KNOBS.keys() | neutral) - {"schedule", "data.root", "tracking.sink"} - keys - others == set()
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_ran_before(lab, fresh_lab):
+    assert facts(fresh_lab, "seed=0", "name=x", "train.checkpoint_every=2", "backbone.attention=sdpa") == facts(lab)
+
+
+@pytest.fixture
+def without_dev(lab, tmp_path):
+    """A lab on the toy collection without its dev split."""
+    other = lab.elsewhere(tmp_path / "outputs")
+    other.toy = tmp_path / "toy"
+    shutil.copytree(lab.toy, other.toy)
+    (other.toy / "qrels" / "dev.tsv").unlink()
+    return other
+
+
+def test_without_a_dev_split_training_queries_are_held_out(without_dev, capsys):
+    model = without_dev("train", "dev.holdout=5").artifact
+    assert "no split 'dev': 5 training queries are held out" in capsys.readouterr().err
+    assert model.manifest["counts"]["examples"] == 15
+    assert model.manifest["counts"]["dev"]["step"] in (0, 2, 3)
+    (bm25,) = (without_dev.root / "runs").glob("*-train-bm25-*")
+    assert len(read_trec(bm25 / "run.trec.gz")) == 15
+    last = without_dev("train", "dev.queries=0").artifact
+    assert last.manifest["counts"] == {"dev": {}, "examples": 20}
+
+
+def test_a_split_that_is_not_there_is_told_with_those_that_are(lab, without_dev):
+    with pytest.raises(DataError, match="only dev, test, train"):
+        lab("train", "splits.train=trian")
+    with pytest.raises(DataError, match=r"neither a split 'dev' nor 'trian'"):
+        without_dev("train", "splits.train=trian")
+
+
+def test_negatives_come_from_where_they_are_asked_from(lab, chain, tmp_path):
+    run = lab("search", f"index_dir={chain['index'].path}", "split=train").artifact
+    file = tmp_path / "mine.trec"
+    write_trec(read_trec(run.path / "run.trec.gz"), file)
+    ways = {"bm25": [], "random": [], "none": ["train.negatives=0", "loss=in_batch"], str(run.path): [], str(file): []}
+    found = {way: lab("train", *LAST, f"examples.negatives={way}", *more).artifact for way, more in ways.items()}
+    told = {way: json.loads((a.path / "log" / "examples.json").read_text()) for way, a in found.items()}
+    assert [description["negatives"] for description in told.values()] == list(ways)
+    inputs = {way: artifact.manifest["inputs"].get("negatives", {}) for way, artifact in found.items()}
+    assert inputs[str(run.path)]["digest"] == run.digest
+    assert inputs["bm25"]["kind"] == "run"
+    assert inputs["random"] == inputs["none"] == inputs[str(file)] == {}
+    # The same run as an artifact and as a file: the same examples.
+    assert found[str(run.path)].digest == found[str(file)].digest
+    assert len({artifact.digest for artifact in found.values()}) == 4
+    with pytest.raises(ConfigError, match=r"try: train\.negatives=0"):
+        lab("train", "examples.negatives=none")
+
+
+def test_a_raw_triples_file_is_trained_on(lab, tmp_path):
+    file = tmp_path / "triples.tsv"
+    file.write_text("".join(f"what about {i}?\tall about {i}\tnothing of {i}\n" for i in range(12)))
+    model = lab("train", "examples=triples", "!examples.ranks", f"examples.file={file}").artifact
+    assert model.manifest["counts"]["examples"] == 12
+
+
+def test_the_pipeline_sets_models_and_bm25_side_by_side(lab):
+    outcome = lab("pipeline", "evaluate.metrics=[ndcg_10,map]")
+    results = json.loads((outcome.artifact.path / "metrics.json").read_text())
+    assert list(results["systems"]) == ["untrained", "bm25", "trained"]
+    assert {test["baseline"] for test in results["tests"]} == {"untrained"}
+    trained = results["systems"]["trained"]["means"]
+    assert outcome.figures == {f"test_{metric}": value for metric, value in trained.items()}
+    model = lab("train").artifact
+    assert outcome.objective == model.manifest["counts"]["dev"]["ndcg_10"]
+    assert results["systems"]["bm25"]["means"]["ndcg_10"] == 1.0
+    lexical = lab("pipeline", "evaluate.metrics=[ndcg_10,map]", "lexical=false").artifact
+    assert list(json.loads((lexical.path / "metrics.json").read_text())["systems"]) == ["untrained", "trained"]
+
+
+def test_without_steps_the_start_is_the_result(lab, chain):
+    outcome = lab("pipeline", "train.max_steps=0")
+    assert outcome.objective is None
+    assert list(json.loads((outcome.artifact.path / "metrics.json").read_text())["systems"]) == ["untrained", "bm25"]
+    assert outcome.artifact.path in (lab.root / "metrics").iterdir()
+    for dev in (0, 10):
+        model = lab("train", "train.max_steps=0", f"dev.queries={dev}").artifact
+        assert model.manifest["files"]["model.safetensors"] == chain["start"].manifest["files"]["model.safetensors"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(lab, tmp_path, experiment):
+    own = yaml.safe_load((conf_dir() / "experiment" / f"{experiment}.yaml").read_text())
+    cfg, _, choices = lab.compose("pipeline", "!all", f"experiment={experiment}")
+    overrides = [f"experiment={experiment}", "train.max_steps=2", "train.batch_queries=2", "text.document_length=100"]
+    overrides += ["!projection", *(f"~data.{key}" for key in own.get("data", {}))]
+    if choices["examples"] == "triples":
+        (tmp_path / "triples.tsv").write_text("one\tfirst\tsecond\n" * 4)
+        overrides += [f"examples.file={tmp_path / 'triples.tsv'}", "!examples.ranks"]
+    if "dim" not in cfg.projection:
+        overrides.append("!projection.dim")
+    systems = json.loads((lab("pipeline", *overrides).artifact.path / "metrics.json").read_text())["systems"]
+    assert "trained" in systems

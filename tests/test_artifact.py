@@ -1,0 +1,228 @@
+"""Artifacts: whole or not there, verified when opened, made by one process at a time, gone on with after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from colbert_lab import artifact
+from colbert_lab.artifact import MANIFEST, Artifact, build, finished, key_of, partial_path, write_atomic
+from colbert_lab.errors import ArtifactError
+
+
+def make(path, content="text", key="k" * 64, kind="thing", log="", **more):
+    with build(path, kind, key, **more) as work:
+        (work.path / "deep").mkdir(exist_ok=True)
+        (work.path / "deep" / "file.txt").write_text(content)
+        if log:
+            (work.log / "curve.jsonl").write_text(log)
+        work.counts["files"] = 1
+    return Artifact.open(path)
+
+
+def run(script, *arguments, **options):
+    code = "import os, signal, sys\nfrom pathlib import Path\nfrom colbert_lab.artifact import *\n" + textwrap.dedent(script)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
+    )
+
+
+def test_what_was_made_is_what_is_opened(tmp_path):
+    made = make(tmp_path / "a", inputs={"model": "m"}, config={"x": [1, None]})
+    assert made.kind == "thing"
+    assert made.path == tmp_path / "a"
+    assert made.manifest["counts"] == {"files": 1}
+    assert made.manifest["inputs"] == {"model": "m"}
+    assert made.manifest["config"] == {"x": [1, None]}
+    assert list(made.manifest["files"]) == ["deep/file.txt"]
+    assert {p.name for p in tmp_path.iterdir()} == {"a"}
+    assert {p.name for p in made.path.iterdir()} == {"deep", MANIFEST}
+    assert Artifact.open(str(made.path), kind=("other", "thing"), full=True) == made
+
+
+def test_the_digest_is_of_kind_and_content_alone(tmp_path):
+    one = make(tmp_path / "one", log="fast").digest
+    assert make(tmp_path / "two", key="o" * 64, log="slow", config={"x": 1}).digest == one
+    assert make(tmp_path / "three", content="other").digest != one
+    assert make(tmp_path / "four", kind="matter").digest != one
+    (tmp_path / "one" / "log" / "curve.jsonl").write_text("more, later")
+    assert Artifact.open(tmp_path / "one", full=True).digest == one
+
+
+def test_a_body_that_fails_leaves_a_partial_that_is_taken_up(tmp_path):
+    path = tmp_path / "a"
+    with pytest.raises(RuntimeError), build(path, "thing", "key") as work:
+        (work.path / "half").write_text("done")
+        raise RuntimeError
+    assert not path.exists()
+    assert not finished(path, "key")
+    for place in (path, partial_path(path)):
+        with pytest.raises(ArtifactError, match="is unfinished"):
+            Artifact.open(place)
+    with pytest.raises(ArtifactError, match="begun from other inputs"), build(path, "thing", "other"):
+        pytest.fail("the partial of another key was taken up")
+    with build(path, "thing", "key") as work:
+        assert (work.path / "half").read_text() == "done"
+    assert list(Artifact.open(path).manifest["files"]) == ["half"]
+    assert finished(path, "key")
+
+
+def test_sigkill_at_any_moment(tmp_path):
+    """Killed in the body, inside write_atomic, at the manifest, at the rename and right after it."""
+    whole = make(tmp_path / "whole").digest
+    for moment in ("body", "fsync", "manifest", "rename", "after"):
+        path = tmp_path / moment
+        ended = run("""
+            path, moment = Path(sys.argv[1]), sys.argv[2]
+            def die(*args):
+                os.kill(os.getpid(), signal.SIGKILL)
+            with build(path, "thing", "k" * 64) as work:
+                (work.path / "deep").mkdir()
+                (work.path / "deep" / "file.txt").write_text("te")
+                if moment == "body":
+                    die()
+                if moment == "fsync":
+                    os.fsync = die
+                    write_atomic(work.path / "journal", b"1")
+                replace, unlink = os.replace, Path.unlink
+                def replacing(old, new):
+                    if moment == "manifest" and Path(new).name == "manifest.json":
+                        die()
+                    if moment == "rename" and Path(new) == path:
+                        die()
+                    replace(old, new)
+                    if moment == "after" and Path(new) == path:
+                        die()
+                os.replace = replacing
+        """, path, moment)
+        assert ended.wait(60) == -signal.SIGKILL
+        if moment == "after":
+            found = Artifact.open(path, full=True)
+            assert list(found.manifest["files"]) == ["deep/file.txt"]
+            continue
+        assert not path.exists(), moment
+        with pytest.raises(ArtifactError, match="unfinished"):
+            Artifact.open(path)
+        with pytest.raises(ArtifactError, match="begun from other inputs"), build(path, "thing", "other"):
+            pytest.fail("the partial of another key was taken up")
+        assert make(path).digest == whole, f"something is left of the kill at the {moment}"
+
+
+def test_two_makers_at_once(tmp_path):
+    path = tmp_path / "a"
+    other = run("""
+        with build(Path(sys.argv[1]), "thing", "key") as work:
+            print("begun", flush=True)
+            sys.stdin.read()
+    """, path)
+    assert other.stdout.readline() == "begun\n"
+    with pytest.raises(ArtifactError, match="another process is making"), build(path, "thing", "key"):
+        pytest.fail("both of them make it")
+    other.communicate()
+    assert other.returncode == 0
+    assert finished(path, "key")
+
+
+def test_finished_tells_keys_apart(tmp_path):
+    path = tmp_path / "a"
+    assert not finished(path, "key")
+    make(path, key="key")
+    assert finished(path, "key")
+    with pytest.raises(ArtifactError, match="already holds a thing made from other inputs"):
+        finished(path, "other")
+
+
+@pytest.mark.parametrize("standing", ["artifact", "foreign", "file"])
+def test_what_stands_there_is_never_overwritten(tmp_path, standing):
+    path = tmp_path / "a"
+    if standing == "artifact":
+        make(path)
+    elif standing == "foreign":
+        path.mkdir()
+        (path / "thesis.tex").write_text("years of work")
+    else:
+        path.write_text("years of work")
+    ran = []
+    with pytest.raises(ArtifactError, match="choose another run_dir"), build(path, "thing", "key"):
+        ran.append("the body, for hours")
+    assert ran == []
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    if standing == "artifact":
+        Artifact.open(path, full=True)
+
+
+def test_an_empty_directory_is_taken(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert make(tmp_path / "a").manifest["counts"] == {"files": 1}
+
+
+def test_changed_and_missing_files_are_noticed(tmp_path):
+    path = make(tmp_path / "a").path
+    file = path / "deep" / "file.txt"
+    for content, said in (("text, longer", "has 12 bytes"), ("tex!", "was changed after it was written")):
+        file.write_text(content)
+        with pytest.raises(ArtifactError, match=said):
+            Artifact.open(path)
+    file.write_text("text")
+    Artifact.open(path)
+    file.unlink()
+    with pytest.raises(ArtifactError, match=r"lacks deep/file\.txt"):
+        Artifact.open(path)
+
+
+def test_large_files_are_hashed_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact, "HASHED_ON_OPEN", 3)
+    path = make(tmp_path / "a").path
+    (path / "deep" / "file.txt").write_text("tex!")
+    Artifact.open(path)
+    with pytest.raises(ArtifactError, match="was changed"):
+        Artifact.open(path, full=True)
+    (path / "deep" / "file.txt").write_text("longer")
+    with pytest.raises(ArtifactError, match="6 bytes"):
+        Artifact.open(path)
+
+
+def test_what_is_no_artifact_of_the_kind_is_refused(tmp_path):
+    path = make(tmp_path / "a").path
+    with pytest.raises(ArtifactError, match="holds a thing, but a index or model is needed"):
+        Artifact.open(path, kind=("index", "model"))
+    with pytest.raises(ArtifactError, match="does not exist"):
+        Artifact.open(tmp_path / "b")
+    with pytest.raises(ArtifactError, match="is no artifact"):
+        Artifact.open(tmp_path)
+    whole = json.loads((path / MANIFEST).read_text())
+    for content, said in (
+        (json.dumps({**whole, "schema": 0}), "schema 0, this version reads 1"),
+        ("{", "cannot be read as a manifest"),
+        ("[]", "cannot be read as a manifest"),
+        ("{}", "cannot be read as a manifest"),
+    ):
+        (path / MANIFEST).write_text(content)
+        with pytest.raises(ArtifactError, match=said):
+            Artifact.open(path)
+
+
+def test_keys_depend_on_all_that_goes_in():
+    key = key_of("index", {"a": 1, "b": 2}, {"model": "m"})
+    assert key == key_of("index", {"b": 2, "a": 1}, {"model": "m"})
+    others = [
+        key_of("search", {"a": 1, "b": 2}, {"model": "m"}),
+        key_of("index", {"a": 1, "b": 3}, {"model": "m"}),
+        key_of("index", {"a": 1, "b": 2}, {"model": "n"}),
+    ]
+    assert len({key, *others}) == 4
+
+
+def test_atomic_writes_show_the_old_content_or_the_new(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    write_atomic(file, b"old")
+    seen = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(file.read_bytes()), fsync(handle)))
+    write_atomic(file, b"new")
+    assert seen == [b"old"]
+    assert file.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,153 @@
+"""Training that was interrupted and taken up is the training that was not: weights, curves and best, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from colbert_lab.models.checkpoint import load_model
+from colbert_lab.tracking.read import read_metrics
+from colbert_lab.training.callbacks import AtomicCheckpointIO
+
+# What depends on the clock.
+CLOCK = {"time", "train/queries_per_s", "train/tokens_per_s", "val/seconds"}
+
+
+class Stopping:
+    def __init__(self, stream, at):
+        self._stream, self._at = stream, at
+
+    def __getitem__(self, index):
+        if index == self._at:
+            raise OSError(f"batch {index}")
+        return self._stream[index]
+
+
+def curves(folder):
+    return [{k: v for k, v in line.items() if k not in CLOCK} for line in read_metrics(folder / "log")]
+
+
+def same(one, other):
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """(folder, module, best) of a run that nothing stopped, one for each accumulation, made when first asked for."""
+    done = {}
+
+    def get(fitted, accumulate):
+        if accumulate not in done:
+            folder = tmp_path_factory.mktemp(f"whole-{accumulate}")
+            done[accumulate] = (folder, *fitted(folder / "training", accumulate=accumulate))
+        return done[accumulate]
+
+    return get
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("step", [2, 5, 6, 7])
+def test_a_second_fit_goes_on_bit_for_bit(tmp_path, fitted, uninterrupted, step, accumulate):
+    whole, module, best = uninterrupted(fitted, accumulate)
+    work = tmp_path / "training"
+    # With accumulation in the middle of a step: what was half accumulated is lost and made again.
+    at = step * accumulate + accumulate - 1
+    with pytest.raises(OSError, match=f"batch {at}"):
+        fitted(work, accumulate=accumulate, wrap=lambda stream: Stopping(stream, at))
+    assert (work / "last.ckpt").exists() == (step >= 3)
+    again, best_again = fitted(work, accumulate=accumulate)
+    assert same(again, module)
+    assert best_again == best
+    assert curves(tmp_path) == curves(whole)
+    assert same(load_model(work / "best"), load_model(whole / "training" / "best"))
+
+
+def test_a_finished_fit_called_again_changes_nothing(tmp_path, fitted, uninterrupted):
+    module, best = fitted(tmp_path / "training")
+    before = curves(tmp_path)
+    again, best_again = fitted(tmp_path / "training")
+    assert same(again, module)
+    assert best_again == best
+    assert curves(tmp_path) == before
+
+
+def test_dropout_is_on_and_seeded(tmp_path, fitted, uninterrupted, monkeypatch):
+    """Else the tests above would not see whether it is repeated."""
+    _, module, _ = uninterrupted(fitted, 1)
+    twice, _ = fitted(tmp_path / "a" / "training")
+    assert same(twice, module)
+    other, _ = fitted(tmp_path / "b" / "training", seed=1)
+    assert not same(other, module)
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, states: states)
+    without, _ = fitted(tmp_path / "c" / "training")
+    assert not same(without, module)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from colbert_lab.data.collection import Collection
+from colbert_lab.data.qrels_examples import QrelsExamples
+from colbert_lab.training.dev import DevSample
+sys.path.insert(0, {tests!r})
+import conftest
+tiny, place, work, kill_at = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+collection = Collection.open(place)
+examples = QrelsExamples(collection, collection.qrels("train"), negatives="random")
+sample = DevSample.draw(collection, collection.qrels("dev"), 5, 20, seed=0)
+
+class Killing:
+    def __init__(self, stream):
+        self.stream = stream
+    def __getitem__(self, index):
+        if index == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.stream[index]
+
+conftest.fitted.__wrapped__(tiny, examples, sample)(work, wrap=Killing)
+"""
+
+
+def test_sigkill(tmp_path, fitted, uninterrupted, tiny_backbone, collection):
+    whole, module, best = uninterrupted(fitted, 1)
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    given = [str(tiny_backbone), str(collection.artifact.path), str(tmp_path / "training"), "8"]
+    ended = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, timeout=600)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert (tmp_path / "training" / "last.ckpt").exists()
+    again, best_again = fitted(tmp_path / "training")
+    assert same(again, module)
+    assert best_again == best
+    assert curves(tmp_path) == curves(whole)
+    assert [s["state"] for s in json.loads((tmp_path / "log" / "state.json").read_text())["segments"]] == [
+        "killed", "finished",
+    ]
+
+
+def test_a_checkpoint_is_whole_whenever_its_writer_dies(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"global_step": 3}, path)
+    dying = textwrap.dedent("""
+        import os, signal, sys, torch
+        from pathlib import Path
+        from colbert_lab.training.callbacks import AtomicCheckpointIO
+
+        class Fatal:
+            def __reduce__(self):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(10_000), "global_step": 6, "y": Fatal()}, sys.argv[1])
+    """)
+    ended = subprocess.run([sys.executable, "-c", dying, str(path)], capture_output=True, text=True, timeout=600)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert os.listdir(tmp_path) != ["last.ckpt"], "the writer died before it had begun"
+    assert torch.load(path)["global_step"] == 3, "the old one is gone"
+    AtomicCheckpointIO().save_checkpoint({"global_step": 9}, path)
+    assert torch.load(path)["global_step"] == 9
+    assert os.listdir(tmp_path) == ["last.ckpt"]
