@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+
 from colbert_lab import artifact
 from colbert_lab.artifact import MANIFEST, Artifact, build, finished, key_of, partial_path, write_atomic
 from colbert_lab.errors import ArtifactError
@@ -23,11 +24,10 @@ def make(path, content="text", key="k" * 64, kind="thing", log="", **more):
     return Artifact.open(path)
 
 
-def run(script, *arguments, **options):
-    code = "import os, signal, sys\nfrom pathlib import Path\nfrom colbert_lab.artifact import *\n" + textwrap.dedent(script)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
-    )
+def run(script, *arguments):
+    names = "import os, signal, sys\nfrom pathlib import Path\nfrom colbert_lab.artifact import *\n"
+    given = [sys.executable, "-c", names + textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.Popen(given, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def test_what_was_made_is_what_is_opened(tmp_path):
@@ -54,7 +54,7 @@ def test_the_digest_is_of_kind_and_content_alone(tmp_path):
 
 def test_a_body_that_fails_leaves_a_partial_that_is_taken_up(tmp_path):
     path = tmp_path / "a"
-    with pytest.raises(RuntimeError), build(path, "thing", "key") as work:
+    with pytest.raises(RuntimeError), build(path, "thing", "key") as work:  # noqa: PT012
         (work.path / "half").write_text("done")
         raise RuntimeError
     assert not path.exists()
@@ -98,7 +98,7 @@ def test_sigkill_at_any_moment(tmp_path):
                         die()
                 os.replace = replacing
         """, path, moment)
-        assert ended.wait(60) == -signal.SIGKILL
+        assert ended.wait(600) == -signal.SIGKILL
         if moment == "after":
             found = Artifact.open(path, full=True)
             assert list(found.manifest["files"]) == ["deep/file.txt"]

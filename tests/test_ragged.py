@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from colbert_lab.ragged import Ragged
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from colbert_lab.ragged import Ragged
 
 LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=6)
 

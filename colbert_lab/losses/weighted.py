@@ -17,9 +17,7 @@ class WeightedLoss(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict({name: term for name, term in terms.items() if term.weight != 0})
         if not self.terms:
-            raise ConfigError(
-                "every term of the loss has weight 0\ntry: loss.terms.NAME.weight=1"
-            )
+            raise ConfigError("every term of the loss has weight 0\ntry: loss.terms.NAME.weight=1")
 
     @property
     def needs_all_pairs(self) -> bool:

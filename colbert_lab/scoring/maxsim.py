@@ -146,7 +146,7 @@ def _reduce(
         masked = ~document_mask
         products = products.masked_fill(masked[:, None] if masked.dim() == 3 else masked[None, None], EMPTY)
     if not products.shape[-1]:
-        products = F.pad(products, (0, 1), value=EMPTY)  # all documents are empty: there is nothing to take a maximum of
+        products = F.pad(products, (0, 1), value=EMPTY)  # all documents are empty: no maximum could be taken
     # max() rather than amax(): for the backward pass it keeps the positions [B, m, N], not the similarities.
     best = products.max(dim=-1).values.to(dtype)
     if query_mask is not None:

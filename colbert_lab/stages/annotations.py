@@ -28,7 +28,9 @@ def fits(value: Any, wanted: Any) -> bool:
     """Whether a plain value is one of the annotated type; annotations that are not simple fit everything."""
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (Union, types.UnionType):
-        return any(fits(value, one) for one in arguments)
+        # A class that no plain value can be one of (torch's float | Tensor) says nothing beside those that do.
+        told = [one for one in arguments if _simple(one)] or arguments
+        return any(fits(value, one) for one in told)
     if origin is Literal:
         return any(type(value) is type(one) and value == one for one in arguments)
     if inspect.isclass(wanted) and issubclass(wanted, enum.Enum):
@@ -50,6 +52,14 @@ def fits(value: Any, wanted: Any) -> bool:
     if (origin or wanted) in _MAPPINGS:
         return isinstance(value, dict) and all(fits(item, one) for item in value.values() for one in arguments[1:])
     return True
+
+
+def _simple(wanted: Any) -> bool:
+    base = typing.get_origin(wanted) or wanted
+    known = (*_KINDS, *_LISTS, *_MAPPINGS, Literal, Union, types.UnionType, None, Any)
+    return base in known or (
+        inspect.isclass(base) and (issubclass(base, enum.Enum) or hasattr(base, "__dataclass_fields__"))
+    )
 
 
 def described(wanted: Any) -> str:

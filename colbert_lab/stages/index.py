@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> Outcome:
 def index_with(cfg: DictConfig, model: Artifact, collection: Collection, path: str | None = None) -> Artifact:
     """The index of cfg.index over the collection's documents, encoded by the model."""
     inputs = {"model": model, "collection": collection.artifact}
-    content = {"index": cfg.index, "encode": cfg.encode}
+    content = {"index": cfg.index, "encode": {key: cfg.encode[key] for key in ("precision", "batch_tokens", "chunk")}}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.models.checkpoint import load_model

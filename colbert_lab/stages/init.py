@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
+from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, create, make
 from colbert_lab.tracking.tracker import Tracker
@@ -21,6 +22,7 @@ def run(cfg: DictConfig) -> Outcome:
 def start_model(cfg: DictConfig, collection: Collection, path: str | None = None) -> Artifact:
     """The model to start from: the one at cfg.model, or an untrained one (projections may look at texts)."""
     if cfg.model is not None:
+        _refuse_ignored(cfg)
         return Artifact.open(cfg.model, "model")
     content = {name: cfg[name] for name in ("backbone", "text", "projection", "similarity", "seed")}
     content["precision"] = cfg.encode.precision
@@ -52,6 +54,14 @@ def start_model(cfg: DictConfig, collection: Collection, path: str | None = None
         tracker.summary({"dim": model.dim})
 
     return make(cfg, "init", "model", f"{cfg.name}-start", inputs, content, work, path)
+
+
+def _refuse_ignored(cfg: DictConfig) -> None:
+    """ConfigError where a given model is asked to be another: its backbone, contract and projection are settled."""
+    settled = ("backbone", "text", "projection", "similarity")
+    asked = [o for o in cfg.get("overrides") or [] if o.partition("=")[0].partition(".")[0].lstrip("+~") in settled]
+    if asked:
+        raise ConfigError(f"model={cfg.model} is given, so {' '.join(asked)} would change nothing\ntry: leave one out")
 
 
 class Sample:

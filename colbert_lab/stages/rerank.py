@@ -10,7 +10,7 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, make
-from colbert_lab.stages.search import encode_queries
+from colbert_lab.stages.search import encode_queries, query_encoding
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -50,7 +50,7 @@ def rerank_run(
     ids = sorted({document for hits in candidates.values() for document in hits.ids})
     _check_known(collection, candidates, ids)
     inputs = {"model": model, "collection": collection.artifact, "candidates": given}
-    content = {"rerank": cfg.rerank, "encode": cfg.encode, "split": cfg.split}
+    content = {"rerank": cfg.rerank, "encode": query_encoding(cfg), "split": cfg.split}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.models.checkpoint import load_model

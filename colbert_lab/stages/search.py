@@ -30,7 +30,7 @@ def search_index(
     model = input_of(index, "model", cfg.get("model_at"))
     queries = judged_queries(collection, split)
     inputs = {"index": index, "model": model, "collection": collection.artifact}
-    content = {"split": split, "search": cfg.search, "encode": cfg.encode}
+    content = {"split": split, "search": cfg.search, "encode": query_encoding(cfg)}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.evaluation.self_match import without_self
@@ -68,6 +68,11 @@ def search_index(
     return make(
         cfg, "search", "run", f"{collection.name.replace('/', '-')}-{split}-{cfg.name}", inputs, content, work, path
     )
+
+
+def query_encoding(cfg: DictConfig) -> dict:
+    """What of cfg.encode the vectors of queries depend on."""
+    return {key: cfg.encode[key] for key in ("precision", "batch_tokens")}
 
 
 def judged_queries(collection: Collection, split: str) -> list[str]:

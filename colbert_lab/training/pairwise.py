@@ -57,6 +57,11 @@ class PairwiseModule(pl.LightningModule):
             mask = batch.documents.scored.view(len(queries), batch.width, -1)
             return maxsim_grouped(queries, grouped, batch.queries.scored, mask, similarity)
 
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Clip by norm. Lightning refuses to for a fused optimiser under bf16, though nothing is scaled there."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> dict:
         """The optimiser and its schedule, stepped with it."""
         optimiser = self._optimiser([p for p in self.model.parameters() if p.requires_grad])

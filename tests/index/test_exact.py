@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import normalize
+
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index import exact
 from colbert_lab.index.exact import ExactIndexKind
 from colbert_lab.ragged import Ragged
 from colbert_lab.scoring.maxsim import EMPTY
 from colbert_lab.scoring.reference import maxsim_loop
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.functional import normalize
 
 
 def vectors(seed, lengths, dim=8):
@@ -132,7 +133,8 @@ def test_empty_documents_come_last(tmp_path, similarity):
 
 
 def test_nothing_but_empty_documents(tmp_path):
-    run = index(tmp_path, Ragged(torch.empty(0, 8), torch.zeros(3, dtype=torch.int64))).search(["q"], vectors(0, [2]), 2)
+    made = index(tmp_path, Ragged(torch.empty(0, 8), torch.zeros(3, dtype=torch.int64)))
+    run = made.search(["q"], vectors(0, [2]), 2)
     assert run["q"].ids == ("d0", "d1")
 
 
@@ -142,7 +144,7 @@ def test_what_cannot_be_searched_is_refused(tmp_path):
         made.search(["q"], vectors(1, [2], 4), 5)
     with pytest.raises(ConfigError, match="k=0"):
         made.search(["q"], vectors(1, [2]), 0)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="argument 2 is longer"):
         made.search(["q"], vectors(1, [2, 2]), 5)
 
 

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from torch import nn, tensor
+
 from colbert_lab.errors import ConfigError
 from colbert_lab.losses.columns import in_batch_columns, own_columns
 from colbert_lab.losses.contrastive import InBatch, NWay, in_batch_cross_entropy, nway_cross_entropy
 from colbert_lab.losses.pairwise import PairwiseHinge, PairwiseSoftmax, pairwise_hinge, pairwise_softmax
 from colbert_lab.losses.weighted import WeightedLoss
-from torch import nn, tensor
 
 OWN = [pairwise_hinge, pairwise_softmax, nway_cross_entropy]
 # Two queries of three documents each: columns 0-2 are the first query's, 3-5 the second's.

@@ -2,14 +2,22 @@
 
 import pytest
 import torch
-from colbert_lab.errors import ConfigError
-from colbert_lab.ragged import Ragged
-from colbert_lab.scoring.maxsim import EMPTY, compute_relevance_scores, maxsim, maxsim_grouped, maxsim_paired, maxsim_ragged
-from colbert_lab.scoring.reference import maxsim_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize, pad
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from colbert_lab.errors import ConfigError
+from colbert_lab.ragged import Ragged
+from colbert_lab.scoring.maxsim import (
+    EMPTY,
+    compute_relevance_scores,
+    maxsim,
+    maxsim_grouped,
+    maxsim_paired,
+    maxsim_ragged,
+)
+from colbert_lab.scoring.reference import maxsim_loop
 
 SIMILARITIES = ["cosine", "l2"]
 # Largest error of one similarity of unit vectors: that of 2 q·d, a product just above 1 rounded to the dtype.

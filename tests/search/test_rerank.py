@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from colbert_lab.errors import DataError
 from colbert_lab.index.exact import ExactIndexKind
 from colbert_lab.ragged import Ragged

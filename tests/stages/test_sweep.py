@@ -19,6 +19,7 @@ def sweep(fresh_lab, capsys, monkeypatch):
     monkeypatch.chdir(fresh_lab.root.parent)
 
     def run(*overrides: str, verb: str = "train", multirun: bool = True) -> tuple[int, str, str]:
+        capsys.readouterr()
         code = 0
         try:
             launch(verb, [*(["-m"] if multirun else []), *overrides])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from colbert_lab.data.beir import BeirFolder
 from colbert_lab.data.collection import Collection
 from colbert_lab.data.qrels_examples import QrelsExamples
@@ -49,7 +50,7 @@ def tiny_model(tiny_backbone: Path) -> ColBERT:
 
 @pytest.fixture
 def fitted(tiny_backbone: Path, examples: QrelsExamples, sample: DevSample) -> Callable:
-    """fitted(work, dev=..., lr=..., **plan) -> (module, what fit returned); the log is beside `work`, the model 2 layers."""
+    """fitted(work, dev=..., lr=..., **plan) -> (module, what fit returned); the log lies beside `work`."""
 
     def run(work: Path, dev=sample, lr=1e-2, seed=0, wrap=None, loss=None, layers=None, **plan):
         work.mkdir(parents=True, exist_ok=True)

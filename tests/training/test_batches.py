@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from colbert_lab.data.examples import Example
 from colbert_lab.data.qrels_examples import QrelsExamples
 from colbert_lab.errors import ConfigError, DataError

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from colbert_lab.errors import ConfigError, TrainingError
 from colbert_lab.evaluation.metrics import evaluate
 from colbert_lab.index.exact import ExactIndexKind
@@ -37,7 +38,9 @@ def test_a_tiny_model_learns(tmp_path, fitted, collection):
     assert best["ndcg_10"] > start + 0.2, (start, best)
 
 
-@pytest.mark.parametrize(("verdicts", "step"), [((0.1, 0.5, 0.3, 0.5), 4), ((0.6, 0.5, 0.3, 0.5), 0), ((0, 0, 0, 1), 12)])
+@pytest.mark.parametrize(
+    ("verdicts", "step"), [((0.1, 0.5, 0.3, 0.5), 4), ((0.6, 0.5, 0.3, 0.5), 0), ((0, 0, 0, 1), 12)]
+)
 def test_the_best_is_exported_not_the_last(tmp_path, fitted, verdicts, step):
     told = Told(*verdicts)
     module, best = fitted(tmp_path / "training", dev=told)
@@ -52,11 +55,14 @@ def test_the_best_is_exported_not_the_last(tmp_path, fitted, verdicts, step):
 
 
 def test_collecting_goes_on_where_it_was_killed(tmp_path, fitted, monkeypatch):
-    _, _ = fitted(tmp_path / "training", max_steps=2)
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    fitted(tmp_path / "training", max_steps=2)
     names = sorted(f.name for f in (tmp_path / "training" / "best").iterdir())
     (tmp_path / "model").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("colbert_lab.training.fit.shutil.rmtree", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("colbert_lab.training.fit.shutil.rmtree", stop)
         with pytest.raises(KeyboardInterrupt):
             collect(tmp_path / "training", tmp_path / "model")
     collect(tmp_path / "training", tmp_path / "model")
@@ -185,7 +191,7 @@ def test_linear_schedule():
     assert [Linear(warmup=0).factor(4)(step) for step in range(5)] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
     assert {Constant().factor(4)(step) for step in range(5)} == {1.0}
     assert Linear().factor(0)(0) == 0
-    with pytest.raises(ConfigError, match="schedule.warmup=-1"):
+    with pytest.raises(ConfigError, match=r"schedule\.warmup=-1"):
         Linear(warmup=-1)
 
 
