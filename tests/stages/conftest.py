@@ -35,8 +35,8 @@ SMALL = {
     "init": MODEL,
     "train": (*MODEL, *TRAIN),
     "index": ENCODE,
-    "search": (*ENCODE, "search.k=60"),
-    "rerank": (*ENCODE, "rerank.k=20"),
+    "search": (ENCODE[0], "search.k=60"),
+    "rerank": (ENCODE[0], "rerank.k=20"),
     "evaluate": (),
     "pipeline": (*MODEL, *TRAIN, *ENCODE, "search.k=60"),
 }

@@ -74,7 +74,6 @@ NEUTRAL = {
     "another start": {"model", "backbone.name", "backbone.revision", "backbone.trust_remote_code"},
     "what to do about an error": {"data.unknown_documents", "backbone.add_markers"},
     "how the same is computed": {"backbone.attention", "optim.fused", "train.checkpoint_every"},
-    "of the configuration shared with the pipeline": {"splits.test", "encode.batch_tokens", "encode.chunk"},
 }
 
 
