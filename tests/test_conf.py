@@ -137,7 +137,7 @@ def test_several_mistakes_are_told_at_once_and_soon():
     assert "did you mean optim.lr=1?" in done.stderr
     assert "did you mean train.max_steps=2?" in done.stderr
     assert "Traceback" not in done.stderr
-    assert seconds < 10
+    assert seconds < 30
 
 
 def test_mistakes_in_values_are_told_together():

@@ -134,7 +134,7 @@ def test_unknown_backbone_is_refused_at_once(name):
     started = time.perf_counter()
     with pytest.raises(ConfigError, match=f"{name}(.|\n)*HF_HUB_OFFLINE(.|\n)*backbone=minilm"):
         Backbone(name).load()
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20
 
 
 def test_embedded_backbone_is_checked_by_its_hash(monkeypatch):
