@@ -4,8 +4,8 @@
     python scripts/bench_encode.py DIR --documents 512 --rounds 5
 
 Both run the same model at the same precision over the same documents. The loop tokenises and pads batches of 32 of the
-length-sorted documents, and keeps the vectors that are scored; ours bounds a batch by its ids and hands back a Ragged in
-the documents' order. The first round of each is not counted.
+length-sorted documents, and keeps the vectors that are scored; ours bounds a batch by its ids and hands back a Ragged
+in the documents' order. The first round of each is not counted.
 """
 
 import argparse
@@ -83,11 +83,15 @@ def main() -> None:
     encoded = encode(model, texts, "document", options.precision)
     ratios = [a / b for a, b in zip(seconds["plain loop"][1:], seconds["colbert_lab"][1:])]
     precision = resolve_precision(options.precision, model.device)
-    print(f"{len(texts)} documents, {encoded.tokens:,} ids, {precision}, {model.device}, {torch.get_num_threads()} threads")
+    print(
+        f"{len(texts)} documents, {encoded.tokens:,} ids, {precision}, {model.device}, {torch.get_num_threads()} threads"
+    )
     print(f"{'':<12} {'median s':>9} {'best s':>8} {'documents/s':>12} {'tokens/s':>10}")
     for name, times in seconds.items():
         middle = statistics.median(times[1:])
-        print(f"{name:<12} {middle:9.2f} {min(times[1:]):8.2f} {len(texts) / middle:12.1f} {encoded.tokens / middle:10,.0f}")
+        print(
+            f"{name:<12} {middle:9.2f} {min(times[1:]):8.2f} {len(texts) / middle:12.1f} {encoded.tokens / middle:10,.0f}"
+        )
     print(f"speed of colbert_lab over the plain loop, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 

@@ -75,7 +75,8 @@ def test_sigkill_at_any_moment(tmp_path):
     whole = make(tmp_path / "whole").digest
     for moment in ("body", "fsync", "manifest", "rename", "after"):
         path = tmp_path / moment
-        ended = run("""
+        ended = run(
+            """
             path, moment = Path(sys.argv[1]), sys.argv[2]
             def die(*args):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -97,7 +98,10 @@ def test_sigkill_at_any_moment(tmp_path):
                     if moment == "after" and Path(new) == path:
                         die()
                 os.replace = replacing
-        """, path, moment)
+        """,
+            path,
+            moment,
+        )
         assert ended.wait(600) == -signal.SIGKILL
         if moment == "after":
             found = Artifact.open(path, full=True)
@@ -113,11 +117,14 @@ def test_sigkill_at_any_moment(tmp_path):
 
 def test_two_makers_at_once(tmp_path):
     path = tmp_path / "a"
-    other = run("""
+    other = run(
+        """
         with build(Path(sys.argv[1]), "thing", "key") as work:
             print("begun", flush=True)
             sys.stdin.read()
-    """, path)
+    """,
+        path,
+    )
     assert other.stdout.readline() == "begun\n"
     with pytest.raises(ArtifactError, match="another process is making"), build(path, "thing", "key"):
         pytest.fail("both of them make it")

@@ -18,7 +18,16 @@ CRANFIELD = Path(__file__).parents[2] / "shared" / "collections" / "cranfield"
 def test_untrained_maxsim_on_cranfield(tmp_path, projection, tolerance):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = ["experiment=untrained", f"projection={projection}", "data=beir", f"data.root={CRANFIELD}",
-                     "train.max_steps=0", "lexical=false", "tracking=none", f"root={tmp_path}", "name=cranfield"]
+        overrides = [
+            "experiment=untrained",
+            f"projection={projection}",
+            "data=beir",
+            f"data.root={CRANFIELD}",
+            "train.max_steps=0",
+            "lexical=false",
+            "tracking=none",
+            f"root={tmp_path}",
+            "name=cranfield",
+        ]
         figures = pipeline.run(compose("pipeline", overrides=overrides)).figures
     assert abs(figures["test_ndcg_10"] - 0.558) <= tolerance

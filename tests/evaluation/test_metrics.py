@@ -130,7 +130,7 @@ def test_properties(seed, queries, k):
     assert (found.per_query[f"mrr_{k}"] <= success).all()
     assert ((found.per_query[f"ndcg_{k}"] > 0) == (success > 0)).all()
     # Adding what is not relevant behind the cut-off, and judging in another order, changes nothing.
-    more = Run({q: Hits((*h.ids, "new"), np.zeros(len(h) + 1)) for q, h in run.items() if len(h) >= k} , run.depth)
+    more = Run({q: Hits((*h.ids, "new"), np.zeros(len(h) + 1)) for q, h in run.items() if len(h) >= k}, run.depth)
     more = Run({**run, **more}, run.depth)
     again = evaluate(more, {q: dict(reversed(j.items())) for q, j in qrels.items()}, names)
     for name in names:
@@ -173,7 +173,11 @@ def test_counts_and_denominator():
     assert found.queries == ("a", "b", "c")
     assert found.means == {"mrr_10": 1 / 3}
     assert found.counts == {
-        "judged": 3, "without_positives": 3, "below_level": 0, "without_results": 2, "unjudged_in_run": 1,
+        "judged": 3,
+        "without_positives": 3,
+        "below_level": 0,
+        "without_results": 2,
+        "unjudged_in_run": 1,
     }
     assert found.rows()[0] == {"query": "a", "mrr_10": 1.0}
 
@@ -201,8 +205,15 @@ def test_refuses_a_cut_off_beyond_the_depth():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ndcg@10", "ndcg_10"), ("NDCG", "ndcg_10"), ("recal_100", "recall_100"), ("hit_rate@5", "success_5"),
-        ("P_5", "precision_5"), ("mrr_0", "mrr_10"), ("maps", "mean map"), ("bleu", "any cut-off"), ("", "any cut-off"),
+        ("ndcg@10", "ndcg_10"),
+        ("NDCG", "ndcg_10"),
+        ("recal_100", "recall_100"),
+        ("hit_rate@5", "success_5"),
+        ("P_5", "precision_5"),
+        ("mrr_0", "mrr_10"),
+        ("maps", "mean map"),
+        ("bleu", "any cut-off"),
+        ("", "any cut-off"),
     ],
 )
 def test_unknown_metrics_come_with_a_suggestion(name, said):

@@ -28,7 +28,9 @@ def systems():
 def test_compares_each_with_the_baseline(systems):
     compared = compare(systems, "bm25", resamples=999)
     assert [(c.system, c.metric, c.mark()) for c in compared] == [
-        ("better", "ndcg_10", "+"), ("better", "mrr_10", ""), ("worse", "ndcg_10", "-"),
+        ("better", "ndcg_10", "+"),
+        ("better", "mrr_10", ""),
+        ("worse", "ndcg_10", "-"),
     ]
     # Two systems have ndcg_10, so each p is twice what it was; one has mrr_10.
     assert [c.p / c.test.p for c in compared] == pytest.approx([2, 1, 2])

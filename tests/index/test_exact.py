@@ -125,8 +125,9 @@ def test_empty_documents_come_last(tmp_path, similarity):
     documents = vectors(0, [0, 3, 0, 2])
     documents = Ragged(-documents.values.abs(), documents.lengths)
     queries = vectors(1, [4])
-    run = index(tmp_path, documents, ["b", "x", "a", "y"], similarity=similarity).search(["q"], Ragged(
-        queries.values.abs(), queries.lengths), 10)
+    run = index(tmp_path, documents, ["b", "x", "a", "y"], similarity=similarity).search(
+        ["q"], Ragged(queries.values.abs(), queries.lengths), 10
+    )
     assert run["q"].ids[2:] == ("a", "b")
     assert run["q"].scores[2:].tolist() == [4 * EMPTY] * 2
     assert run["q"].scores[1] > 4 * EMPTY

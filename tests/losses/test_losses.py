@@ -21,9 +21,7 @@ def cross_entropy(positive, others):
     return math.log(sum(math.exp(s) for s in [positive, *others])) - positive
 
 
-@pytest.mark.parametrize(
-    ("pair", "hinge", "softmax"), [((3, 1), 0, 0.1269), ((1, 1), 1, 0.6931), ((1, 3), 3, 2.1269)]
-)
+@pytest.mark.parametrize(("pair", "hinge", "softmax"), [((3, 1), 0, 0.1269), ((1, 1), 1, 0.6931), ((1, 3), 3, 2.1269)])
 def test_pairs(pair, hinge, softmax):
     scores = tensor([pair], dtype=torch.float64)
     assert pairwise_hinge(scores).item() == hinge

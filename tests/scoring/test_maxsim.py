@@ -35,10 +35,13 @@ def mask(seed, *shape):
 
 def loop(queries, documents, query_mask, document_mask, similarity):
     """[B, N] by the loop, over what the masks leave."""
-    return torch.tensor([
-        [maxsim_loop(q[kept], d[left], similarity) for d, left in zip(documents, document_mask)]
-        for q, kept in zip(queries, query_mask)
-    ], dtype=torch.float64)
+    return torch.tensor(
+        [
+            [maxsim_loop(q[kept], d[left], similarity) for d, left in zip(documents, document_mask)]
+            for q, kept in zip(queries, query_mask)
+        ],
+        dtype=torch.float64,
+    )
 
 
 def close(found, expected, dtype, m):
@@ -89,8 +92,11 @@ def test_padding_changes_nothing(case, more, filling):
     queries, documents, query_mask, document_mask, _, similarity = case
     before = maxsim(queries.double(), documents.double(), query_mask, document_mask, similarity)
     after = maxsim(
-        pad(queries.double(), (0, 0, 0, more), value=filling), pad(documents.double(), (0, 0, 0, more), value=filling),
-        pad(query_mask, (0, more)), pad(document_mask, (0, more)), similarity,
+        pad(queries.double(), (0, 0, 0, more), value=filling),
+        pad(documents.double(), (0, 0, 0, more), value=filling),
+        pad(query_mask, (0, more)),
+        pad(document_mask, (0, more)),
+        similarity,
     )
     torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
 

@@ -165,6 +165,7 @@ def test_a_silent_tracker_writes_nothing(tmp_path, monkeypatch):
 
 def test_sigterm_is_an_exit(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
+
     def preempted():
         with exit_on_sigterm(), Tracker.start(tmp_path, RunIdentity(), {}, []):
             signal.raise_signal(signal.SIGTERM)

@@ -57,8 +57,18 @@ def fitted(tiny_backbone: Path, examples: QrelsExamples, sample: DevSample) -> C
         torch.seed()  # what was drawn before must not matter
         backbone = Backbone(str(tiny_backbone), layers=layers)
         model = build_model(backbone, CONTRACT, RandomProjection(16), "cosine", 0, sample=None)
-        plan = Training(**{"max_steps": 12, "batch_queries": 4, "negatives": 2, "precision": "fp32", "log_every": 2,
-                           "judge_every": 4, "checkpoint_every": 3, **plan})
+        plan = Training(
+            **{
+                "max_steps": 12,
+                "batch_queries": 4,
+                "negatives": 2,
+                "precision": "fp32",
+                "log_every": 2,
+                "judge_every": 4,
+                "checkpoint_every": 3,
+                **plan,
+            }
+        )
         stream = BatchStream(examples, model.tokenizer, plan.batch_queries, plan.negatives, seed, plan.document_length)
         loss = WeightedLoss({"in_batch": loss} if loss else {"nway": NWay(), "in_batch": InBatch()})
         module = PairwiseModule(

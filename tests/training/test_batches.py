@@ -113,10 +113,14 @@ def example(query, documents, ids=None, known=()):
 
 
 def test_what_is_excluded(tiny_model):
-    batch = collate(0, [
-        example("a", ["one", "two", "three"], ["1", "2", "3"], {"1", "5", "3"}),
-        example("b", ["four", "five", "one"], ["4", "5", "6"], {"4", "9"}),
-    ], tiny_model.tokenizer)
+    batch = collate(
+        0,
+        [
+            example("a", ["one", "two", "three"], ["1", "2", "3"], {"1", "5", "3"}),
+            example("b", ["four", "five", "one"], ["4", "5", "6"], {"4", "9"}),
+        ],
+        tiny_model.tokenizer,
+    )
     # Of query a: its own third is known to be relevant, "five" too, and "one" has its positive's text.
     assert batch.excluded.int().tolist() == [[0, 0, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]]
 

@@ -205,5 +205,6 @@ def test_learning_rates_follow_the_schedule(tmp_path, fitted):
 def test_problems_of_a_plan():
     assert Training.problems(max_steps=0, batch_queries=1, clip=0) == []
     assert Training.problems(max_steps=-1, batch_queries=0) == [
-        "max_steps=-1 must be at least 0", "batch_queries=0 must be at least 1",
+        "max_steps=-1 must be at least 0",
+        "batch_queries=0 must be at least 1",
     ]

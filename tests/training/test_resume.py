@@ -127,7 +127,8 @@ def test_sigkill(tmp_path, fitted, uninterrupted, tiny_backbone, collection):
     assert best_again == best
     assert curves(tmp_path) == curves(whole)
     assert [s["state"] for s in json.loads((tmp_path / "log" / "state.json").read_text())["segments"]] == [
-        "killed", "finished",
+        "killed",
+        "finished",
     ]
 
 
