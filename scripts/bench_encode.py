@@ -83,15 +83,13 @@ def main() -> None:
     encoded = encode(model, texts, "document", options.precision)
     ratios = [a / b for a, b in zip(seconds["plain loop"][1:], seconds["colbert_lab"][1:])]
     precision = resolve_precision(options.precision, model.device)
-    print(
-        f"{len(texts)} documents, {encoded.tokens:,} ids, {precision}, {model.device}, {torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    print(f"{len(texts)} documents, {encoded.tokens:,} ids; {precision}, {model.device}, {threads} threads")
     print(f"{'':<12} {'median s':>9} {'best s':>8} {'documents/s':>12} {'tokens/s':>10}")
     for name, times in seconds.items():
         middle = statistics.median(times[1:])
-        print(
-            f"{name:<12} {middle:9.2f} {min(times[1:]):8.2f} {len(texts) / middle:12.1f} {encoded.tokens / middle:10,.0f}"
-        )
+        rates = f"{len(texts) / middle:12.1f} {encoded.tokens / middle:10,.0f}"
+        print(f"{name:<12} {middle:9.2f} {min(times[1:]):8.2f} {rates}")
     print(f"speed of colbert_lab over the plain loop, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
