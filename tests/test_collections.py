@@ -14,7 +14,8 @@ CRANFIELD = Path(__file__).parents[2] / "shared" / "collections" / "cranfield"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CRANFIELD.is_dir(), reason="the collections are not beside this clone")
-@pytest.mark.parametrize(("projection", "tolerance"), [("none", 0.004), ("pca", 0.015)])
+# At 128 dimensions the sample that the directions are taken from moves the figure by some 0.005.
+@pytest.mark.parametrize(("projection", "tolerance"), [("none", 0.004), ("pca", 0.018)])
 def test_untrained_maxsim_on_cranfield(tmp_path, projection, tolerance):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
