@@ -5,15 +5,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from colbert_lab.artifact import Artifact, Builder, hash_file
+from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.evaluation.comparison import compare
 from colbert_lab.evaluation.metrics import Evaluation, evaluate
 from colbert_lab.evaluation.table import results_table
-from colbert_lab.run import Run, rank, read_trec
+from colbert_lab.run import Run, rank
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, input_of, make, plain
+from colbert_lab.stages.rerank import read_run
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -22,7 +23,7 @@ def run(cfg: DictConfig) -> Outcome:
     if cfg.run is None:
         raise ConfigError("no run is given to evaluate\ntry: run=<directory of a run, or a TREC file>")
     places = list(cfg.run) if isinstance(cfg.run, ListConfig) else [cfg.run]
-    given = {_name(place, places): _open(place) for place in places}
+    given = {_name(place, places): read_run(place) for place in places}
     collection, split = _judgements(cfg, [artifact for _, artifact in given.values()])
     metrics, evaluations = judge(cfg, collection, split, given, cfg.run_dir)
     headline = next(iter(evaluations.values())).means
@@ -123,14 +124,6 @@ def _judgements(cfg: DictConfig, artifacts: list[Artifact | str]) -> tuple[Colle
     if split is None:
         raise ConfigError(f"which judgements?\ntry: split=<one of {', '.join(collection.splits)}>")
     return collection, split
-
-
-def _open(place: str) -> tuple[Run, Artifact | str]:
-    path = Path(place).expanduser()
-    if path.is_dir():
-        artifact = Artifact.open(path, "run")
-        return read_trec(path / "run.trec.gz", depth=artifact.manifest["counts"]["depth"]), artifact
-    return read_trec(path, ties="file"), hash_file(path) if path.is_file() else ""
 
 
 def _name(place: str, places: list[str]) -> str:

@@ -1,7 +1,5 @@
 """init: backbone, contract and projection to an untrained model; what training starts from."""
 
-import json
-
 import numpy as np
 from omegaconf import DictConfig
 
@@ -82,8 +80,3 @@ class Sample:
         ids = sorted(self._collection.qrels(self._split))
         chosen = np.random.default_rng([self._seed, 4]).permutation(len(ids))[:count]
         return self._collection.queries.get([ids[i] for i in np.sort(chosen)])
-
-
-def describe(model: Artifact) -> dict:
-    """The contract and provenance of a model artifact."""
-    return json.loads((model.path / "colbert_lab.json").read_text(encoding="utf-8"))

@@ -20,15 +20,15 @@ def run(cfg: DictConfig) -> Outcome:
     if missing:
         raise ConfigError(missing, "rerank")
     collection = open_collection(cfg)
-    candidates, given = read_candidates(cfg.candidates)
+    candidates, given = read_run(cfg.candidates)
     reranked = rerank_run(cfg, Artifact.open(cfg.model, "model"), collection, candidates, given, cfg.run_dir)
     counts = reranked.manifest["counts"]
     text = f"{counts['queries']:,} queries, {counts['documents']:,} different documents scored: {reranked.path}"
     return Outcome(reranked, text)
 
 
-def read_candidates(place: str) -> tuple[Run, Artifact | str]:
-    """A run to re-rank, from a run artifact or a TREC file, and what stands for it as an input."""
+def read_run(place: str) -> tuple[Run, Artifact | str]:
+    """A run, from a run artifact or a TREC file, and what stands for it as an input."""
     path = Path(place).expanduser()
     if path.is_dir():
         artifact = Artifact.open(path, "run")
