@@ -14,9 +14,9 @@ CRANFIELD = Path(__file__).parents[2] / "shared" / "collections" / "cranfield"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CRANFIELD.is_dir(), reason="the collections are not beside this clone")
-# At 128 dimensions the sample that the directions are taken from moves the figure by some 0.005.
-@pytest.mark.parametrize(("projection", "tolerance"), [("none", 0.004), ("pca", 0.018)])
-def test_untrained_maxsim_on_cranfield(tmp_path, projection, tolerance):
+# "none" against the known figure; "pca" against what it measured, 0.0137 below that figure: a wider bound would hide it.
+@pytest.mark.parametrize(("projection", "expected", "tolerance"), [("none", 0.558, 0.004), ("pca", 0.5443, 0.005)])
+def test_untrained_maxsim_on_cranfield(tmp_path, projection, expected, tolerance):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [
@@ -31,4 +31,4 @@ def test_untrained_maxsim_on_cranfield(tmp_path, projection, tolerance):
             "name=cranfield",
         ]
         figures = pipeline.run(compose("pipeline", overrides=overrides)).figures
-    assert abs(figures["test_ndcg_10"] - 0.558) <= tolerance
+    assert abs(figures["test_ndcg_10"] - expected) <= tolerance
