@@ -128,6 +128,7 @@ def _fit(
     folder: Path,
     tracker: Tracker,
 ) -> dict[str, float]:
+    from colbert_lab.models.backbone import set_attention_dropout
     from colbert_lab.models.checkpoint import load_model
     from colbert_lab.training.batches import BatchStream
     from colbert_lab.training.dev import DevSample
@@ -137,6 +138,8 @@ def _fit(
     folder.mkdir(exist_ok=True)
     plan = create(cfg.train)
     model = load_model(start.path)
+    if plan.attention_dropout is not None:
+        set_attention_dropout(model.backbone, plan.attention_dropout)
     stream = BatchStream(examples, model.tokenizer, plan.batch_queries, plan.negatives, cfg.seed, plan.document_length)
     tracker.derived(
         {

@@ -25,7 +25,8 @@ class Training:
 
     max_steps: optimiser steps; 0 exports the start. batch_queries: queries a batch; `accumulate` batches make a step.
     negatives: negatives a query, drawn anew each epoch. document_length: cut training documents at so many ids, less
-    than the model's own maximum, to train faster; null for the model's. clip: largest gradient norm, 0 for none.
+    than the model's own maximum, to train faster; null for the model's. attention_dropout: null for the backbone's; 0
+    saves a sixth of a step on a CPU. clip: largest gradient norm, 0 for none.
     precision: of the forward pass; the weights are fp32. log_every, judge_every, checkpoint_every: in steps.
     """
 
@@ -34,6 +35,7 @@ class Training:
     accumulate: int = 1
     negatives: int = 1
     document_length: int | None = None
+    attention_dropout: float | None = None
     clip: float = 2.0
     precision: Precision = "auto"
     log_every: int = 10
@@ -53,11 +55,13 @@ class Training:
             "checkpoint_every": 1,
             "clip": 0,
         }
+        dropout = values.get("attention_dropout")
+        wrong = isinstance(dropout, int | float) and not 0 <= dropout < 1
         return [
             f"{name}={values[name]} must be at least {bound}"
             for name, bound in least.items()
             if isinstance(values.get(name), int | float) and values[name] < bound
-        ]
+        ] + [f"attention_dropout={dropout} must be at least 0 and below 1"] * wrong
 
 
 def fit(

@@ -19,7 +19,7 @@ from transformers import (
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.models import backbone as module
-from colbert_lab.models.backbone import EMBEDDED, Backbone, max_positions, resolve
+from colbert_lab.models.backbone import EMBEDDED, Backbone, hidden_states, max_positions, resolve, set_attention_dropout
 from colbert_lab.models.checkpoint import load_model, save_model
 from colbert_lab.models.encoding import encode
 
@@ -127,6 +127,28 @@ def test_dropout_is_off_and_weights_are_fp32_even_where_they_were_saved_in_half(
     model, _ = Backbone(str(tmp_path / "half")).load()
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not model.training
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_attention_dropout_is_that_and_nothing_else(directories, name):
+    model, _ = Backbone(str(directories / name), attention=ATTENTION.get(name, "sdpa")).load()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    ids = torch.arange(5, 21)[None]
+
+    def passes():
+        torch.manual_seed(0)
+        return [hidden_states(model, ids, torch.ones_like(ids)) for _ in range(2)]
+
+    model.train()
+    set_attention_dropout(model, 0.0)
+    assert torch.equal(*passes())
+    set_attention_dropout(model, 0.5)
+    assert not torch.equal(*passes())
+    assert sum(m.p == 0.5 for m in model.modules() if isinstance(m, torch.nn.Dropout)) <= model.config.num_hidden_layers
+    with pytest.raises(ConfigError, match="no attention dropout"):
+        set_attention_dropout(torch.nn.Linear(2, 2), 0.0)
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "/no/such/directory"])
