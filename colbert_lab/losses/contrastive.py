@@ -19,15 +19,19 @@ def in_batch_cross_entropy(
     own_negatives: OwnNegatives = "drop",
     temperature: float = 1.0,
     excluded: Tensor | None = None,
+    offset: int = 0,
 ) -> Tensor:
     """Cross-entropy of each query's positive among the documents of the whole batch.
 
-    `scores` is [B, B·w], query-major; `in_batch_columns` says which columns are candidates. `excluded` [B, B·w] is True
-    where a document is known to be another positive of the query: it is no negative. The query's own positive stays.
+    `scores` is [B, B_joint·w], query-major; `in_batch_columns` says which columns are candidates. `excluded`, of the
+    same shape, is True where a document is known to be another positive of the query: it is no negative. The query's
+    own positive, column (offset + i)·w of query i, stays. B_joint is B and `offset` 0 in one process; where processes
+    share their documents, B_joint counts the queries of all, and `offset` is the place of the first of these B.
     """
     batch = len(scores)
-    labels = torch.arange(batch, device=scores.device) * width
-    candidates = in_batch_columns(batch, width, own_negatives, scores.device)
+    labels = (offset + torch.arange(batch, device=scores.device)) * width
+    joint = scores.shape[1] // width
+    candidates = in_batch_columns(batch, width, own_negatives, scores.device, offset, joint)
     if excluded is not None:
         candidates = candidates & ~excluded
         candidates[torch.arange(batch, device=scores.device), labels] = True
@@ -58,6 +62,6 @@ class InBatch(nn.Module):
         super().__init__()
         self.own_negatives, self.temperature, self.weight = own_negatives, temperature, weight
 
-    def forward(self, scores: Tensor, width: int, excluded: Tensor | None = None) -> Tensor:
-        """[B, B·w] -> scalar."""
-        return in_batch_cross_entropy(scores, width, self.own_negatives, self.temperature, excluded)
+    def forward(self, scores: Tensor, width: int, excluded: Tensor | None = None, offset: int = 0) -> Tensor:
+        """[B, B_joint·w] -> scalar."""
+        return in_batch_cross_entropy(scores, width, self.own_negatives, self.temperature, excluded, offset)

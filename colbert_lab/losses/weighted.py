@@ -9,8 +9,9 @@ from colbert_lab.losses.columns import own_columns
 class WeightedLoss(nn.Module):
     """The sum of named terms, each times its weight; terms of weight 0 are not computed.
 
-    A term is a module with a `weight` and a `scope`: "own" takes each query's own documents [B, w], "batch" takes all
-    pairs [B, B·w], the width w and the mask of excluded columns.
+    A term is a module with a `weight` and a `scope`: "own" takes each query's own documents [B, w]; "teacher" takes
+    these and the teacher's scores of the same documents [B, w]; "batch" takes all pairs [B, B_joint·w], the width w,
+    the mask of excluded columns and the offset of the first query (`losses.columns`).
     """
 
     def __init__(self, terms: dict[str, nn.Module]):
@@ -24,12 +25,45 @@ class WeightedLoss(nn.Module):
         """Whether any term looks at other queries' documents."""
         return any(term.scope == "batch" for term in self.terms.values())
 
-    def forward(self, scores: Tensor, width: int, excluded: Tensor | None = None) -> dict[str, Tensor]:
-        """Scores [B, B·w], or [B, w] where no term needs all pairs, to {"loss": total, "loss_NAME": each term}."""
-        own = own_columns(scores, width) if scores.shape[1] != width else scores
-        parts = {
-            name: term(scores, width, excluded) if term.scope == "batch" else term(own)
-            for name, term in self.terms.items()
-        }
+    @property
+    def needs_targets(self) -> bool:
+        """Whether any term learns from a teacher's scores."""
+        return any(term.scope == "teacher" for term in self.terms.values())
+
+    def forward(
+        self,
+        scores: Tensor,
+        width: int,
+        excluded: Tensor | None = None,
+        targets: Tensor | None = None,
+        offset: int = 0,
+    ) -> dict[str, Tensor]:
+        """Scores [B, B_joint·w], or [B, w] where no term needs all pairs, to {"loss": total, "loss_NAME": each term}.
+
+        `targets` [B, w] are the teacher's scores; ConfigError where a term needs them and there are none.
+        """
+        if self.needs_targets and targets is None:
+            raise ConfigError(self._no_targets())
+        own = own_columns(scores, width, offset) if scores.shape[1] != width else scores
+        parts = {}
+        for name, term in self.terms.items():
+            if term.scope == "batch":
+                parts[name] = term(scores, width, excluded, offset=offset)
+            elif term.scope == "teacher":
+                parts[name] = term(own, targets)
+            else:
+                parts[name] = term(own)
         total = sum(self.terms[name].weight * value for name, value in parts.items())
         return {"loss": total, **{f"loss_{name}": value for name, value in parts.items()}}
+
+    def entropy(self, targets: Tensor) -> Tensor | None:
+        """How undecided the teacher is as the first term sees it that can tell (`target_entropy`); None if none can."""
+        return next((term.entropy(targets) for term in self.terms.values() if hasattr(term, "entropy")), None)
+
+    def _no_targets(self) -> str:
+        names = ", ".join(name for name, term in self.terms.items() if term.scope == "teacher")
+        return (
+            f"the loss learns from a teacher's scores ({names}), but the training examples have none\n"
+            "try: examples with a teacher's scores, as experiment=colbertv2_small makes them or as examples=tuples "
+            "reads them from lines of [qid, [pid, score], ...]"
+        )
