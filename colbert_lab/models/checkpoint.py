@@ -3,7 +3,9 @@
 config.json, model.safetensors       the backbone, as AutoModel loads it
 tokenizer files                      as AutoTokenizer loads them
 projection.safetensors               linear.weight [d, h]; absent where the model has no projection
-colbert_lab.json                     contract, ids, similarity, attention, provenance
+colbert_lab.json                     which model it is, contract, ids, similarity, attention, provenance; pooling
+
+A ColBERT and a SingleVector are written alike; a record that does not say which is of a ColBERT.
 """
 
 import json
@@ -17,6 +19,8 @@ from colbert_lab.artifact import write_atomic
 from colbert_lab.errors import ArtifactError
 from colbert_lab.models.backbone import load_encoder
 from colbert_lab.models.colbert import ColBERT
+from colbert_lab.models.encoding import Encoder
+from colbert_lab.models.single_vector import SingleVector
 from colbert_lab.text.contract import Contract
 from colbert_lab.text.tokenizer import ColBERTTokenizer
 
@@ -27,27 +31,32 @@ PROJECTION_FILE = "projection.safetensors"
 _PROBE = "The Quick brown fox doesn't re-tokenise: café naïve ＡＢＣ 東京 x2.5"
 
 
-def save_model(model: ColBERT, directory: Path) -> None:
+def save_model(model: Encoder, directory: Path) -> None:
     """Write the checkpoint into an existing directory; the file that names it complete comes last."""
     model.backbone.save_pretrained(directory)
     model.tokenizer.save(directory)
-    if model.projection is not None:
-        save_file({"linear.weight": model.projection.weight.detach().cpu().contiguous()}, directory / PROJECTION_FILE)
+    single = isinstance(model, SingleVector)
+    projection = None if single else model.projection
+    if projection is not None:
+        save_file({"linear.weight": projection.weight.detach().cpu().contiguous()}, directory / PROJECTION_FILE)
     record = {
         "format": FORMAT,
+        "model": "single_vector" if single else "colbert",
         "contract": model.tokenizer.contract.as_dict(),
         "ids": _ids(model.tokenizer),
         "similarity": model.similarity,
         "dim": model.dim,
-        "projection": model.projection is not None,
+        "projection": projection is not None,
         "attention": getattr(model.backbone.config, "_attn_implementation", None) or "sdpa",
         "provenance": model.provenance,
     }
+    if single:
+        record["pooling"] = model.pooling
     write_atomic(directory / CONTRACT_FILE, json.dumps(record, indent=1, ensure_ascii=False).encode())
 
 
-def load_model(directory: str | Path) -> ColBERT:
-    """Read a checkpoint; the same vectors, bit for bit, as the model that was saved.
+def load_model(directory: str | Path) -> Encoder:
+    """Read a checkpoint, a ColBERT's or a SingleVector's: the vectors of the model that was saved, bit for bit.
 
     ArtifactError where the directory is no checkpoint of ours, or where its tokenizer no longer gives the ids that were
     saved with it.
@@ -62,12 +71,14 @@ def load_model(directory: str | Path) -> ColBERT:
                 f"{directory}: the tokenizer now gives {name} = {found[name]}, the checkpoint was made with {saved}; "
                 "its tokenizer files were changed, or the tokenizers package reads them differently"
             )
+    backbone = load_encoder(str(directory), attention=record["attention"])
+    if record.get("model", "colbert") == "single_vector":
+        return SingleVector(backbone, tokenizer, record["pooling"], record["provenance"]).eval()
     projection = None
     if record["projection"]:
         weight = load_file(directory / PROJECTION_FILE)["linear.weight"]
         projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         projection.weight.data.copy_(weight)
-    backbone = load_encoder(str(directory), attention=record["attention"])
     return ColBERT(backbone, tokenizer, projection, record["similarity"], record["provenance"]).eval()
 
 

@@ -36,7 +36,7 @@ class ColBERT(nn.Module):
     ):
         """ConfigError where the contract asks for more than the backbone can do."""
         super().__init__()
-        _check_fit(backbone, tokenizer)
+        check_fit(backbone, tokenizer)
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.projection = projection
@@ -59,8 +59,13 @@ class ColBERT(nn.Module):
         projected = states if self.projection is None else self.projection(states)
         return F.normalize(projected.float(), dim=-1)
 
+    def scored(self, batch: Batch) -> Tensor:
+        """Which of forward's vectors take part in MaxSim: [N, L], True where one does."""
+        return batch.scored
 
-def _check_fit(backbone: PreTrainedModel, tokenizer: ColBERTTokenizer) -> None:
+
+def check_fit(backbone: PreTrainedModel, tokenizer: ColBERTTokenizer) -> None:
+    """ConfigError where a contract asks for more positions than a backbone has, or for what it cannot attend to."""
     contract = tokenizer.contract
     limit = max_positions(backbone)
     problems = [

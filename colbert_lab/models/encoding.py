@@ -15,9 +15,13 @@ from torch import Tensor
 from colbert_lab.models.backbone import hidden_states
 from colbert_lab.models.colbert import ColBERT
 from colbert_lab.models.precision import Precision, autocast
+from colbert_lab.models.single_vector import SingleVector
 from colbert_lab.progress import Progress
 from colbert_lab.ragged import Ragged
 from colbert_lab.text.tokenizer import Role
+
+# What turns texts into vectors to search by: it has tokenizer, dim, similarity, device, forward and scored.
+Encoder = ColBERT | SingleVector
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Encoded:
 
 @torch.inference_mode()
 def encode(
-    model: ColBERT,
+    model: Encoder,
     texts: Sequence[str],
     role: Role,
     precision: Precision = "auto",
@@ -45,7 +49,7 @@ def encode(
     dtype: torch.dtype = torch.float32,
     bar: Progress | None = None,
 ) -> Encoded:
-    """Embed texts as queries or documents; values on the CPU in `dtype`.
+    """Embed texts as queries or documents; values on the CPU in `dtype`. A SingleVector gives one vector a text.
 
     `batch_tokens` bounds a batch's ids, padding included (a single longer text is its own batch). The model is left in
     the mode in which it was found; dropout is off meanwhile.
@@ -56,10 +60,10 @@ def encode(
     model.eval()
     parts, padded = [], 0
     with autocast(precision, model.device):
-        for rows in _batches(order, tokens.lengths, batch_tokens):
+        for rows in batches(order, tokens.lengths, batch_tokens):
             batch = model.tokenizer.batch(tokens.select(rows), role)
             embeddings = model(batch.to(model.device))
-            parts.append(_scored(embeddings, batch.scored, dtype))
+            parts.append(_scored(embeddings, model.scored(batch), dtype))
             padded += batch.ids.numel()
             if bar is not None:
                 bar.advance(len(rows), tokens=sum(tokens.lengths[r] for r in rows))
@@ -83,14 +87,14 @@ def backbone_vectors(
     tokens = model.tokenizer.encode(texts, role)
     order = np.argsort(tokens.lengths, kind="stable")[::-1]
     model.eval()
-    for rows in _batches(order, tokens.lengths, batch_tokens):
+    for rows in batches(order, tokens.lengths, batch_tokens):
         batch = model.tokenizer.batch(tokens.select(rows), role).to(model.device)
         with autocast(precision, model.device):
             states = hidden_states(model.backbone, batch.ids, batch.attention)
         yield F.normalize(states.float(), dim=-1)[batch.scored].cpu()
 
 
-def _batches(order: np.ndarray, lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+def batches(order: np.ndarray, lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Consecutive runs of `order` (longest first), each of at most batch_tokens ids once padded to its longest."""
     first = 0
     while first < len(order):

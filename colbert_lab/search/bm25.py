@@ -39,6 +39,7 @@ class Bm25:
         if len(tokens) != len(self.ids):
             raise DataError(f"{len(self.ids)} document ids, but {len(tokens)} texts")
         self._index = _index(tokens, self._tokenizer.get_vocab_dict(), k1, b)
+        self._rows = {document: row for row, document in enumerate(self.ids)}
         # Place of each document in the order of ids, by which equal scores are ordered.
         self._place = np.empty(len(self.ids), dtype=np.int64)
         self._place[sorted(range(len(self.ids)), key=self.ids.__getitem__)] = np.arange(len(self.ids))
@@ -61,6 +62,20 @@ class Bm25:
         # update_vocab=False still knows new forms of known stems; "never" would not.
         tokens = self._tokenizer.streaming_tokenize(query_texts, update_vocab=False, allow_empty=False)
         return Run({query: self._best(words, k) for query, words in zip(query_ids, tokens)}, depth=k)
+
+    def score(self, query: str, ids: Sequence[str]) -> np.ndarray:
+        """The scores (float32) of these documents for one query, those that a search gives; 0 where no word is shared.
+
+        DataError for an id that is not in the index.
+        """
+        try:
+            rows = [self._rows[i] for i in ids]
+        except KeyError as error:
+            raise DataError(f"document {error.args[0]!r} is not in this BM25 index of {len(self)} documents") from error
+        (words,) = self._tokenizer.streaming_tokenize([query], update_vocab=False, allow_empty=False)
+        if not words:
+            return np.zeros(len(rows), dtype=np.float32)
+        return self._index.get_scores_from_ids(words)[rows].astype(np.float32)
 
     def _best(self, words: list[int], k: int) -> Hits:
         if not words:
