@@ -33,6 +33,8 @@ HOMES = {
     "datasets": ["data/*"],
     "bm25s": ["search/bm25.py"],
     "lightning": [],
+    "matplotlib": ["report/*"],
+    "pyarrow": ["data/*", "mining/*"],
     "faiss": ["index/*", "compression/*"],
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
