@@ -59,6 +59,23 @@ def test_grades_below_min_grade_are_neither_positive_nor_negative(twenty):
     assert "d1" not in drawn(examples, 16, draws=5)
 
 
+def test_positives_can_be_those_that_the_run_has_near_its_top(twenty):
+    qrels = twenty.qrels("train")
+    found = run_of("q", "d5", "d1", "d6", "d0")
+    first = {depth: QrelsExamples(twenty, qrels, found, ranks=(1, 4), positive_depth=depth) for depth in (2, 3, 4)}
+    drawn_first = {
+        depth: {examples.sample(0, rng(i), 1).document_ids[0] for i in range(20)} for depth, examples in first.items()
+    }
+    assert drawn_first == {2: {"d1"}, 3: {"d1"}, 4: {"d0", "d1"}}
+    assert "d0" not in drawn(first[2], 2), "a positive that is not drawn is no negative either"
+    assert first[2].describe()["left_out"]["positives_not_found"] == 1
+    assert len({examples.fingerprint for examples in first.values()}) == 3
+    with pytest.raises(DataError, match="'no_positive_found': 1"):
+        QrelsExamples(twenty, qrels, found, ranks=(1, 4), positive_depth=1)
+    with pytest.raises(DataError, match="positive_depth=3 is a rank"):
+        QrelsExamples(twenty, qrels, negatives="random", positive_depth=3)
+
+
 def test_a_sample_depends_on_index_and_generator_alone(twenty, everything):
     first, second = (QrelsExamples(twenty, twenty.qrels("train"), everything, ranks=(1, 20)) for _ in range(2))
     assert first.fingerprint == second.fingerprint
