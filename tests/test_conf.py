@@ -34,6 +34,8 @@ GIVEN = {
     "data.qrels": "{test: {path: somewhere}}",
     "data.id": "beir/scifact",
     "examples.file": "somewhere",
+    "examples.pools": "somewhere",
+    "teacher.file": "somewhere",
     "examples.id": "msmarco-passage/train/triples-small",
 }
 
@@ -67,8 +69,9 @@ def checked(verb: str, *overrides: str) -> None:
 
 def test_all_files_are_found():
     assert set(PRIMARY) == set(VERBS)
-    assert len(EXPERIMENTS) >= 4
-    assert len(CHOICES) >= 28
+    assert len(EXPERIMENTS) >= 6
+    assert len(CHOICES) >= 38
+    assert all(overridden(experiment) <= groups("rounds") for experiment in EXPERIMENTS)
 
 
 @pytest.mark.parametrize("verb", PRIMARY)
@@ -76,8 +79,16 @@ def test_every_verb_composes_and_passes_the_check(verb):
     checked(verb)
 
 
-@pytest.mark.parametrize("verb", ["train", "pipeline"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def overridden(experiment: str) -> set[str]:
+    """The groups that an experiment chooses from."""
+    defaults = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text()).get("defaults", [])
+    return {key.removeprefix("override /") for entry in defaults for key in entry}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "verb"),
+    [(e, v) for e in EXPERIMENTS for v in ("train", "pipeline", "rounds") if overridden(e) <= groups(v)],
+)
 def test_every_experiment_composes_and_passes_the_check(experiment, verb):
     checked(verb, f"experiment={experiment}")
 

@@ -19,6 +19,20 @@ TRAINED = [
     "train.judge_every=2",
     "train.document_length=null",
 ]
+TAUGHT = [
+    "teacher.max_length=40",
+    "teacher_train.max_steps=2",
+    "teacher_train.batch_queries=4",
+    "teacher_train.negatives=2",
+    "teacher_train.judge_every=2",
+]
+DISTILLED = [
+    "distil_train.max_steps=2",
+    "distil_train.batch_queries=4",
+    "distil_train.negatives=3",
+    "distil_train.judge_every=2",
+    "distil_train.document_length=null",
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -30,13 +44,20 @@ def commands() -> list[str]:
     return [line for line in lines if line]
 
 
-def smaller(verb: str, tiny: Path) -> list[str]:
+def smaller(verb: str, tiny: Path, words: list[str]) -> list[str]:
     """Overrides that make a README command a matter of seconds."""
     extra = []
-    if verb in ("pipeline", "train", "init"):
+    given = any(word.startswith("model=") for word in words)
+    if verb in ("pipeline", "train", "init", "rounds") and not given:
         extra += [f"backbone.name={tiny}", "text.document_length=24", "text.query_length=16"]
-    if verb in ("pipeline", "train"):
-        extra += TRAINED
+    if verb in ("pipeline", "train", "rounds"):
+        extra += TRAINED[given:]
+    if verb in ("teacher", "rounds"):
+        extra += [f"teacher.backbone={tiny}", *TAUGHT]
+    if verb == "rounds":
+        extra += DISTILLED
+    if verb == "mine":
+        extra += ["mine.ranks=[1,60]"]
     return extra if verb == "table" else [*extra, "tracking=none"]
 
 
@@ -56,23 +77,38 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys, toy_folder, tiny_back
             assert (ROOT / words[0]).stat().st_mode & 0o111, f"{words[0]} cannot be run"
             continue
         if words[0] == "colbert-lab":
-            extra = smaller(words[1], tiny_backbone) if words[1:] and not words[1].startswith("-") else []
+            extra = smaller(words[1], tiny_backbone, words) if words[1:] and not words[1].startswith("-") else []
             monkeypatch.setattr(sys, "argv", ["colbert-lab", *words[1:], *extra])
             cli.main()
         else:
             assert words[0] == "python"
             verb = Path(words[1]).stem
             monkeypatch.setattr(sys, "argv", [words[1]])
-            launch(verb, [*words[2:], *smaller(verb, tiny_backbone)])
+            launch(verb, [*words[2:], *smaller(verb, tiny_backbone, words)])
         assert capsys.readouterr().out.strip(), f"{line} printed nothing"
-    for made in ("my/model", "my/index", "my/run", "my/start", "my/reranked"):
+    for made in ("my/model", "my/index", "my/run", "my/start", "my/reranked", "my/teacher", "my/tuples"):
         assert (Path(made) / "manifest.json").exists()
     for block in blocks("python"):
         exec(compile(block, "README", "exec"), {})
         assert capsys.readouterr().out.startswith("tensor(")
 
 
-@pytest.mark.parametrize("group", ["data", "experiment", "examples", "backbone", "text", "projection", "loss", "index"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        "data",
+        "experiment",
+        "examples",
+        "backbone",
+        "text",
+        "projection",
+        "loss",
+        "index",
+        "rounds",
+        "teacher",
+        "sampler",
+    ],
+)
 def test_the_choices_it_lists_are_those_there_are(group):
     listed = next(line for line in README.splitlines() if line.startswith(f"| `{group}`"))
     there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}

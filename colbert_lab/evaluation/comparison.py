@@ -1,7 +1,8 @@
 """Systems against a baseline on the same queries: a paired test for each, corrected for being several."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.metrics import Evaluation
@@ -48,3 +49,22 @@ def compare(
         corrected = holm([result.p for result in tests]).tolist()
         compared += [Compared(n, baseline, metric, p, result) for n, p, result in zip(names, corrected, tests)]
     return sorted(compared, key=lambda c: others.index(c.system))
+
+
+def chain(
+    evaluations: Mapping[str, Evaluation],
+    test: Test = "randomisation",
+    seed: int = 0,
+    resamples: int = 100_000,
+) -> list[Compared]:
+    """Every system against the one before it, in the order given; `p` is Holm's over the steps of a metric."""
+    names = list(evaluations)
+    steps = []
+    for before, after in pairwise(names):
+        steps += compare({name: evaluations[name] for name in (before, after)}, before, test, seed, resamples)
+    for metric in dict.fromkeys(step.metric for step in steps):
+        of_metric = [i for i, step in enumerate(steps) if step.metric == metric]
+        corrected = holm([steps[i].test.p for i in of_metric]).tolist()
+        for i, p in zip(of_metric, corrected):
+            steps[i] = replace(steps[i], p=p)
+    return steps

@@ -132,6 +132,11 @@ def parse_metrics(names: Sequence[str]) -> list[Metric]:
     return found
 
 
+def within_depth(names: Sequence[str], depth: int) -> list[str]:
+    """Those of the metrics that look at no more than `depth` results a query (`map` looks at all)."""
+    return [metric.name for metric in parse_metrics(names) if metric.k is not None and metric.k <= depth]
+
+
 def _suggestion(name: str) -> str:
     words, numbers = re.findall("[a-z]+", name.lower()), re.findall("[1-9][0-9]*", name)
     close = difflib.get_close_matches(_ALIASES.get(words[0], words[0]), FAMILIES, 1) if words else []

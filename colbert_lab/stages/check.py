@@ -104,7 +104,8 @@ class _Walk:
             child = self._child(node, key)
             nested = isinstance(child, DictConfig)
             if key not in parameters:
-                if not nested and not open_ended:
+                # A section that no file of this verb gives a target is an experiment's for another verb.
+                if not _target(child) and not open_ended:
                     self._unknown(node, key, parameters, child)
             elif nested and hasattr(parameters[key].annotation, "__dataclass_fields__") and not _target(child):
                 self.options(child, parameters[key].annotation)

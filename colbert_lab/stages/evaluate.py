@@ -1,15 +1,16 @@
 """evaluate: runs against judgements; a table to read, per-query values to keep."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from colbert_lab.artifact import Artifact, Builder
-from colbert_lab.data.collection import Collection
+from colbert_lab.artifact import Artifact, Builder, hash_json
+from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError
 from colbert_lab.evaluation.comparison import compare
-from colbert_lab.evaluation.metrics import Evaluation, evaluate
+from colbert_lab.evaluation.metrics import Evaluation, evaluate, within_depth
 from colbert_lab.evaluation.table import results_table
 from colbert_lab.run import Run, rank
 from colbert_lab.stages.collection import open_collection
@@ -37,15 +38,28 @@ def judge(
     split: str,
     runs: dict[str, tuple[Run, Artifact | str]],
     path: str | None = None,
+    qrels: Qrels | None = None,
+    baseline: str | None = None,
+    shallow: Sequence[str] = (),
 ) -> tuple[Artifact, dict[str, Evaluation]]:
-    """The metrics artifact of these runs, by name, and their evaluations; the first is the baseline of the tests."""
+    """The metrics artifact of these runs, by name, and their evaluations.
+
+    Judged by `qrels`, by default the split's. `baseline`, by default the first, is what the tests hold the others
+    against. Of the runs in `shallow` metrics that look deeper than the run are left out; of others they are refused.
+    """
     options = plain(cfg.evaluate)
-    qrels = collection.qrels(split)
+    qrels = collection.qrels(split) if qrels is None else qrels
     evaluations = {
-        name: evaluate(found, qrels, options["metrics"], options["relevance_level"], len(collection.corpus))
+        name: evaluate(
+            found,
+            qrels,
+            within_depth(options["metrics"], found.depth) if name in shallow else options["metrics"],
+            options["relevance_level"],
+            len(collection.corpus),
+        )
         for name, (found, _) in runs.items()
     }
-    baseline = next(iter(runs))
+    baseline = next(iter(runs)) if baseline is None else baseline
     compared = compare(evaluations, baseline, options["test"], cfg.seed) if len(runs) > 1 else []
     table = results_table(
         {name: e.means for name, e in evaluations.items()},
@@ -56,7 +70,8 @@ def judge(
         notes=_notes(evaluations, options),
     )
     inputs = {"collection": collection.artifact, **{f"run_{i}": given for i, (_, given) in enumerate(runs.values())}}
-    content = {"split": split, "evaluate": options, "names": list(runs), "seed": cfg.seed}
+    content = {"split": split, "evaluate": options, "names": list(runs), "seed": cfg.seed, "baseline": baseline}
+    content["judgements"] = hash_json(sorted(qrels.items()))
 
     def work(builder: Builder, tracker: Tracker) -> None:
         record = {name: {"means": e.means, "counts": e.counts} for name, e in evaluations.items()}
@@ -75,8 +90,8 @@ def judge(
             }
             for c in compared
         ]
-        content = {"split": split, "collection": collection.name, "systems": record, "tests": tests}
-        (builder.path / "metrics.json").write_text(json.dumps(content, indent=1))
+        told = {"split": split, "collection": collection.name, "systems": record, "tests": tests}
+        (builder.path / "metrics.json").write_text(json.dumps(told, indent=1))
         (builder.path / "table.txt").write_text(table)
         with (builder.path / "per_query.jsonl").open("w") as lines:
             for name, evaluation in evaluations.items():

@@ -54,6 +54,24 @@ def start_model(cfg: DictConfig, collection: Collection, path: str | None = None
     return make(cfg, "init", "model", f"{cfg.name}-start", inputs, content, work, path)
 
 
+def single_vector_model(cfg: DictConfig, pooling: str) -> Artifact:
+    """The same backbone as a bi-encoder of one vector a text, by this pooling; a baseline that is not trained here."""
+    content = {"backbone": cfg.backbone, "pooling": pooling}
+    content["lengths"] = [cfg.text.query_length, cfg.text.document_length]
+
+    def work(builder: Builder, tracker: Tracker) -> None:
+        from colbert_lab.models.checkpoint import save_model
+        from colbert_lab.models.single_vector import SingleVector
+
+        lengths = (cfg.text.query_length, cfg.text.document_length)
+        model = SingleVector.from_pretrained(create(cfg.backbone), pooling, *lengths)
+        save_model(model, builder.path)
+        builder.counts.update(dim=model.dim, parameters=sum(p.numel() for p in model.parameters()))
+        tracker.summary({"dim": model.dim})
+
+    return make(cfg, "single_vector", "model", f"{cfg.name}-{pooling}", {}, content, work)
+
+
 def _refuse_ignored(cfg: DictConfig) -> None:
     """ConfigError where a given model is asked to be another: its backbone, contract and projection are settled."""
     settled = ("backbone", "text", "projection", "similarity")

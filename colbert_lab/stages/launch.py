@@ -22,16 +22,24 @@ from colbert_lab.errors import ConfigError, LabError
 
 VERBS = {
     "pipeline": "train, index, search and evaluate in one command",
+    "rounds": "denoised supervision: train, mine, score, distil, in rounds, in one command",
     "init": "make an untrained model",
     "train": "train a model",
     "index": "index a collection with a model",
     "search": "search an index with a split's queries",
     "rerank": "re-rank a given run with a model",
     "evaluate": "judge runs",
+    "teacher": "train a cross-encoder, or take a given one",
+    "mine": "mine candidates from a run of the training queries",
+    "score": "have a teacher score candidates",
+    "tuples": "make training tuples of a teacher's scores",
     "table": "show the table of a sweep",
 }
 # What a stage passes to the objects of a node itself.
-RUNTIME = {"examples": {"collection", "qrels", "run"}, "optim": {"params"}}
+RUNTIME = {
+    "*examples": {"collection", "qrels", "run", "negatives", "sampler"},
+    "*optim": {"params"},
+}
 # Overrides that say where and under what name, not what: they do not show in a run's name.
 _UNNAMED = (
     "root",
@@ -49,6 +57,10 @@ _UNNAMED = (
     "collection",
     "threads",
     "model_at",
+    "dry_run",
+    "teachers",
+    "scores",
+    "export",
 )
 
 
@@ -62,9 +74,8 @@ def conf_dir() -> Path:
 def launch(verb: str, arguments: Sequence[str] | None = None) -> None:
     """Run a verb with Hydra's command line; ends the process with code 1 after an error, told without a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if verb == "search":
-        # A key of this name is none to Hydra: index=exact chooses from the group, wherever there is one.
-        arguments = [f"index_dir={a[6:]}" if a.startswith("index=") else a for a in arguments]
+    # What reads well on a command line is not always Hydra's way to say it.
+    arguments = [_meant(verb, argument) for argument in arguments]
     overrides = [a for a in arguments if "=" in a or a.startswith("~")]
     try:
         if not any(a.startswith(("--h", "-h", "--info", "--v")) for a in arguments):
@@ -125,6 +136,15 @@ def run_name(base: str, overrides: Sequence[str]) -> str:
             leaf = key.rpartition(".")[2]
             changed.append((leaf if "." in key else "") + Path(value).name)
     return _clean("-".join([base, *changed]))[:60].rstrip("-._")
+
+
+def _meant(verb: str, argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if verb == "search" and key == "index" and equals:
+        return f"index_dir={value}"  # index=exact would choose from the group
+    if verb == "rounds" and key == "rounds" and value.replace(",", "").isdigit():
+        return f"rounds.count={value}"
+    return argument
 
 
 def _clean(name: str) -> str:

@@ -1,6 +1,8 @@
 """BM25 runs, kept as artifacts: for negatives, and as a baseline."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -9,28 +11,45 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.stages.making import make
 from colbert_lab.tracking.tracker import Tracker
 
+# As Anserini has them for passages.
+K1, B = 0.9, 0.4
+
 
 def lexical_run(cfg: DictConfig, collection: Collection, split: str, queries: Sequence[str], k: int) -> Artifact:
     """The BM25 run of these queries to depth k."""
     from colbert_lab.artifact import hash_json
 
-    content = {"split": split, "queries": hash_json(list(queries)), "k": k, "k1": 0.9, "b": 0.4}
+    content = {"split": split, "queries": hash_json(list(queries)), "k": k, "k1": K1, "b": B}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.run import write_trec
-        from colbert_lab.search.bm25 import Bm25
 
-        corpus = collection.corpus
-        bm25 = Bm25(
-            corpus.all_ids(),
-            (text for start in range(0, len(corpus), 4096) for text in corpus[start : start + 4096]),
-            content["k1"],
-            content["b"],
+        run = bm25_of(collection, content["k1"], content["b"]).search(
+            list(queries), collection.queries.get(list(queries)), k
         )
-        run = bm25.search(list(queries), collection.queries.get(list(queries)), k)
         write_trec(run, builder.path / "run.trec.gz", tag="bm25")
         builder.counts.update(queries=len(run), depth=k, results=sum(map(len, run.values())))
         tracker.summary({"search/queries": len(run)})
 
     inputs = {"collection": collection.artifact}
     return make(cfg, "bm25", "run", f"{collection.name.replace('/', '-')}-{split}-bm25", inputs, content, work)
+
+
+def lexical_teacher(cfg: DictConfig, collection: Collection) -> Artifact:
+    """BM25 over this collection as a teacher of any pair: its parameters; the index is made when it is used."""
+    content = {"k1": K1, "b": B}
+
+    def work(builder: Builder, tracker: Tracker) -> None:
+        (builder.path / "bm25.json").write_text(json.dumps({**content, "collection": collection.digest}))
+
+    inputs = {"collection": collection.artifact}
+    return make(cfg, "bm25_teacher", "bm25", f"{collection.name.replace('/', '-')}-bm25", inputs, content, work)
+
+
+def bm25_of(collection: Collection, k1: float, b: float) -> Any:
+    """BM25 over all documents of the collection."""
+    from colbert_lab.search.bm25 import Bm25
+
+    corpus = collection.corpus
+    texts = (text for start in range(0, len(corpus), 4096) for text in corpus[start : start + 4096])
+    return Bm25(corpus.all_ids(), texts, k1, b)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,25 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from colbert_lab.artifact import MANIFEST, Artifact, Builder, build, finished, key_of, partial_path
+from colbert_lab.artifact import MANIFEST, Artifact, Builder, build, finished, key_of, partial_path, read_manifest
 from colbert_lab.errors import LabError
 from colbert_lab.tracking.sigterm import exit_on_sigterm
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
 
 # Where artifacts of a kind lie under the root.
-_FOLDERS = {"index": "indexes", "metrics": "metrics"}
+_FOLDERS = {
+    "index": "indexes",
+    **{kind: kind for kind in ("metrics", "candidates", "scores", "tuples", "rounds", "bm25")},
+}
+_dry: ContextVar[bool] = ContextVar("dry", default=False)
+
+
+class NotMade(Exception):
+    """Raised in a dry run where an artifact would have to be made; says which stage's, and why."""
+
+    def __init__(self, stage: str, why: str):
+        super().__init__(why)
+        self.stage, self.why = stage, why
 
 
 @dataclass(frozen=True)
@@ -50,8 +63,11 @@ def make(
     key = key_of(stage, plain(content), digests)
     place = Path(path).expanduser().absolute() if path else _place(Path(cfg.root), kind, name, key)
     if finished(place, key):
-        say(f"{stage}: done before, {place}")
+        if not _dry.get():
+            say(f"{stage}: done before, {place}")
         return Artifact.open(place, kind)
+    if _dry.get():
+        raise NotMade(stage, _why(place, plain(content), digests))
     if partial_path(place).exists():
         say(f"{stage}: going on in {partial_path(place)}")
     else:
@@ -123,6 +139,16 @@ def say(text: str) -> None:
 
 
 @contextmanager
+def dry_run(dry: bool = True) -> Iterator[None]:
+    """Within this, `make` opens what is finished and raises NotMade for everything else."""
+    token = _dry.set(dry)
+    try:
+        yield
+    finally:
+        _dry.reset(token)
+
+
+@contextmanager
 def _tracked(cfg: DictConfig, stage: str, name: str, log: Path) -> Iterator[Tracker]:
     """A Tracker, within which SIGTERM is an ordinary exit."""
     tracking = cfg.tracking
@@ -149,6 +175,35 @@ def _place(root: Path, kind: str, name: str, key: str) -> Path:
     for found in sorted(folder.glob(f"*-{key[:10]}.partial")):
         return found.with_name(found.name.removesuffix(".partial"))
     return folder / f"{name}-{key[:10]}"
+
+
+def _why(place: Path, content: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    """Why the artifact that would be made at `place` is not there: begun, never made, or made of something else."""
+    if partial_path(place).exists():
+        return f"begun, goes on in {partial_path(place)}"
+    nearest: tuple[int, str] | None = None
+    for file in sorted(place.parent.glob(f"*/{MANIFEST}")):
+        manifest = read_manifest(file.parent)
+        config, inputs = manifest["config"], manifest["inputs"]
+        # The same keys and roles: an artifact of the same stage.
+        if config.keys() != content.keys() or inputs.keys() != digests.keys():
+            continue
+        changes = [f"another {role}" for role, digest in digests.items() if inputs[role]["digest"] != digest]
+        old, new = _leaves(config), _leaves(content)
+        changes += [
+            f"{key} {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, "absent") != new.get(key, "absent")
+        ]
+        if nearest is None or len(changes) < nearest[0]:
+            nearest = len(changes), f"{file.parent.name} differs: {', '.join(changes[:4])}"
+    return "never made" if nearest is None else nearest[1]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    return {k: v for key, child in value.items() for k, v in _leaves(child, f"{path}.{key}".lstrip(".")).items()}
 
 
 def _source(given: Artifact | str) -> dict[str, str]:

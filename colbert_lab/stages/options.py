@@ -60,6 +60,24 @@ class Evaluate:
 
 
 @dataclass
+class Score:
+    """How several teachers become one: each normalised per query, and weighted (null: alike)."""
+
+    normalise: Literal["none", "z_score", "min_max"] = "none"
+    weights: list[float] | None = None
+
+
+@dataclass
+class Export:
+    """A file of one epoch's tuples: where (null: none), in whose format, how many documents each."""
+
+    file: str | None = None
+    format: Literal["stanford", "pylate"] = "stanford"
+    ways: int = 16
+    epoch: int = 0
+
+
+@dataclass
 class TrackingKeys:
     """Where and under what names runs are told."""
 
@@ -87,6 +105,10 @@ class Options:
     split: str | None = None
     similarity: Similarity = "cosine"
     lexical: bool = True
+    single_vector: Literal["mean", "cls"] | None = None
+    dry_run: bool = False
+    scores: str | None = None
+    teachers: str | list[str] | None = None
     sweep: str | None = None
     threads: int | None = None
     encode: Encode = field(default_factory=Encode)
@@ -95,4 +117,6 @@ class Options:
     search: Search = field(default_factory=Search)
     rerank: Rerank = field(default_factory=Rerank)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    score: Score = field(default_factory=Score)
+    export: Export = field(default_factory=Export)
     tracking: TrackingKeys = field(default_factory=TrackingKeys)

@@ -10,6 +10,7 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, make
+from colbert_lab.stages.score import rerank_with
 from colbert_lab.stages.search import encode_queries, query_encoding
 from colbert_lab.tracking.tracker import Tracker
 
@@ -21,7 +22,11 @@ def run(cfg: DictConfig) -> Outcome:
         raise ConfigError(missing, "rerank")
     collection = open_collection(cfg)
     candidates, given = read_run(cfg.candidates)
-    reranked = rerank_run(cfg, Artifact.open(cfg.model, "model"), collection, candidates, given, cfg.run_dir)
+    model = Artifact.open(cfg.model, ("model", "cross_encoder"))
+    if model.kind == "model":
+        reranked = rerank_run(cfg, model, collection, candidates, given, cfg.run_dir)
+    else:
+        reranked = rerank_with(cfg, collection, [model], candidates, given, cfg.run_dir)
     counts = reranked.manifest["counts"]
     text = f"{counts['queries']:,} queries, {counts['documents']:,} different documents scored: {reranked.path}"
     return Outcome(reranked, text)
@@ -74,7 +79,7 @@ def rerank_run(
             k,
             encoder.similarity,
         )
-        write_trec(scored, builder.path / "run.trec.gz", tag=cfg.name)
+        write_trec(scored, builder.path / "run.trec.gz")
         builder.counts.update(
             queries=len(scored),
             depth=scored.depth,

@@ -1,14 +1,15 @@
 """search: an index and a split's queries to a run."""
 
 import time
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.index import open_index
-from colbert_lab.stages.making import Outcome, input_of, make, say
+from colbert_lab.stages.making import Outcome, input_of, make, plain, say
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -24,13 +25,22 @@ def run(cfg: DictConfig) -> Outcome:
 
 
 def search_index(
-    cfg: DictConfig, index: Artifact, collection: Collection, split: str, path: str | None = None
+    cfg: DictConfig,
+    index: Artifact,
+    collection: Collection,
+    split: str,
+    path: str | None = None,
+    some: Sequence[str] | None = None,
+    k: int | None = None,
 ) -> Artifact:
-    """The run of the split's judged queries, cfg.search.k results each."""
+    """The run of the split's judged queries (or of `some` of them), `k` results each (by default cfg.search.k)."""
     model = input_of(index, "model", cfg.get("model_at"))
-    queries = judged_queries(collection, split)
+    queries = judged_queries(collection, split) if some is None else list(some)
+    k = cfg.search.k if k is None else k
     inputs = {"index": index, "model": model, "collection": collection.artifact}
-    content = {"split": split, "search": cfg.search, "encode": query_encoding(cfg)}
+    content = {"split": split, "search": {**plain(cfg.search), "k": k}, "encode": query_encoding(cfg)}
+    if some is not None:
+        content["queries"] = hash_json(queries)
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.evaluation.self_match import without_self
@@ -40,14 +50,13 @@ def search_index(
         start = time.perf_counter()
         encoded = encode_queries(cfg, model, collection, queries)
         middle = time.perf_counter()
-        k = cfg.search.k
         found = opened.search(queries, encoded.embeddings, k + 1 if cfg.search.drop_self else k)
         if cfg.search.drop_self:
             found, dropped = without_self(found)
             found = found.cut(k)
             builder.counts["dropped_self"] = dropped
         end = time.perf_counter()
-        write_trec(found, builder.path / "run.trec.gz", tag=cfg.name)
+        write_trec(found, builder.path / "run.trec.gz")
         builder.counts.update(
             queries=len(found),
             depth=k,

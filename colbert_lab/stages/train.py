@@ -10,6 +10,7 @@ from colbert_lab.data.collection import Collection, Qrels, holdout
 from colbert_lab.data.examples import Examples
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.fitting import fitted
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, create, make, say
@@ -42,18 +43,7 @@ def train(cfg: DictConfig, collection: Collection, start: Artifact, path: str | 
     content = {name: cfg[name] for name in ("loss", "optim", "schedule", "train", "dev", "seed")}
 
     def work(builder: Builder, tracker: Tracker) -> None:
-        from colbert_lab.training.fit import collect
-
-        folder = builder.path / "training"
-        if not folder.with_name("training.done").exists():
-            builder.log.joinpath("examples.json").write_text(_json(examples.describe()))
-            best = _fit(cfg, collection, start, examples, dev, folder, tracker)
-            folder.joinpath("dev.json").write_text(_json(best))
-        builder.counts["dev"] = _read_json(_existing(folder) / "dev.json")
-        builder.counts["examples"] = len(examples)
-        collect(folder, builder.path)
-        if best := builder.counts["dev"]:
-            tracker.summary({"objective": best["ndcg_10"], "val/best_step": best["step"]})
+        fitted(builder, tracker, examples, lambda folder: _fit(cfg, collection, start, examples, dev, folder, tracker))
 
     return make(cfg, "train", "model", f"{cfg.name}-s{cfg.seed}", inputs, content, work, path)
 
@@ -87,6 +77,11 @@ def training_examples(cfg: DictConfig, collection: Collection, qrels: Qrels) -> 
     inputs: dict[str, Artifact] = {}
     given: dict[str, Any] = {"collection": collection, "qrels": qrels}
     accepted = inspect.signature(get_class(cfg.examples._target_)).parameters
+    if "pools" in accepted:
+        pools = Artifact.open(cfg.examples.pools, "tuples")
+        inputs["tuples"] = pools
+        given["pools"] = str(pools.path / "pools.arrow")
+        given["negatives"] = cfg.train.negatives
     if "run" in accepted:
         if not qrels:
             raise DataError(
@@ -110,7 +105,8 @@ def _negatives(cfg: DictConfig, collection: Collection, qrels: Qrels) -> tuple[A
     if source in ("random", "none"):
         return None, {}
     if source == "bm25":
-        found = lexical_run(cfg, collection, cfg.splits.train, sorted(qrels), cfg.examples.ranks[1])
+        depth = max(cfg.examples.ranks[1], cfg.examples.positive_depth or 0)
+        found = lexical_run(cfg, collection, cfg.splits.train, sorted(qrels), depth)
         return read_trec(found.path / "run.trec.gz"), {"negatives": found}
     path = Path(source).expanduser()
     if path.is_dir():
@@ -130,17 +126,21 @@ def _fit(
 ) -> dict[str, float]:
     from colbert_lab.models.backbone import set_attention_dropout
     from colbert_lab.models.checkpoint import load_model
-    from colbert_lab.training.batches import BatchStream
+    from colbert_lab.models.colbert import ColBERT
+    from colbert_lab.training.batches import BatchStream, Collate
     from colbert_lab.training.dev import DevSample
+    from colbert_lab.training.distillation import DistillationModule
     from colbert_lab.training.fit import fit
     from colbert_lab.training.pairwise import PairwiseModule
 
-    folder.mkdir(exist_ok=True)
     plan = create(cfg.train)
     model = load_model(start.path)
+    if not isinstance(model, ColBERT):
+        raise ConfigError(f"{start.path} is a single-vector model, which is a baseline and is not trained here")
     if plan.attention_dropout is not None:
         set_attention_dropout(model.backbone, plan.attention_dropout)
-    stream = BatchStream(examples, model.tokenizer, plan.batch_queries, plan.negatives, cfg.seed, plan.document_length)
+    collate = Collate(model.tokenizer, plan.document_length)
+    stream = BatchStream(examples, collate, plan.batch_queries, plan.negatives, cfg.seed)
     tracker.derived(
         {
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -148,24 +148,8 @@ def _fit(
             "queries_per_step": plan.batch_queries * plan.accumulate,
         }
     )
-    module = PairwiseModule(
-        model, create(cfg.loss), create(cfg.optim), create(cfg.schedule).factor(plan.max_steps), cfg.seed
-    )
+    loss = create(cfg.loss)
+    kind = DistillationModule if loss.needs_targets else PairwiseModule
+    module = kind(model, loss, create(cfg.optim), create(cfg.schedule).factor(plan.max_steps), cfg.seed)
     sample = DevSample.draw(collection, dev, cfg.dev.queries, cfg.dev.documents, cfg.seed) if dev else None
     return fit(module, stream, sample, plan, folder, tracker)
-
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else folder.with_name(folder.name + ".done")
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1, ensure_ascii=False)
-
-
-def _read_json(path: Path) -> Any:
-    import json
-
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -71,6 +71,18 @@ def state(directory: str | Path) -> dict[str, Any]:
     return _object(file)
 
 
+def seconds(directory: str | Path) -> float:
+    """Seconds that the run took, over all its starts; one that was killed counts up to its last line."""
+    total = 0.0
+    times = [line["time"] for line in read_metrics(directory)]
+    for segment in state(directory)["segments"]:
+        started, ended = segment["started"], segment["ended"]
+        if ended is None:
+            ended = max((time for time in times if time >= started), default=started)
+        total += ended - started
+    return total
+
+
 def read_table(directory: str | Path, name: str) -> list[dict[str, Any]]:
     """The rows of the table `name`; DataError where it is missing or a line is broken."""
     file = Path(directory) / f"{name}.jsonl"

@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from colbert_lab.errors import TrainingError
 from colbert_lab.progress import Progress
 from colbert_lab.tracking.tracker import Tracker
-from colbert_lab.training.batches import TrainingBatch
+from colbert_lab.training.batches import RankingBatch
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -38,7 +38,7 @@ class Checkpoints(pl.Callback):
         self._path, self._every = path, every
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch: TrainingBatch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch: RankingBatch, batch_idx: int
     ) -> None:
         """Count the batch as done; save where one is due."""
         trainer.datamodule.batches_done = batch.index + 1
@@ -80,12 +80,12 @@ class TrainLog(pl.Callback):
             raise TrainingError(f"the gradient became {self._norm} at step {trainer.global_step}; try a lower optim.lr")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch: TrainingBatch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch: RankingBatch, batch_idx: int
     ) -> None:
         """Add the batch up; log when due."""
         self._seconds += time.perf_counter() - self._started
         self._batches += 1
-        self._queries += len(batch.queries.ids)
+        self._queries += batch.size
         self._tokens += batch.tokens
         self._padding += batch.padding_share
         for name, value in pl_module.last.items():

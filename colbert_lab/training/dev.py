@@ -1,25 +1,36 @@
-"""Judging a model while it trains: nDCG@10 of a bounded dev sample by exact search, and keeping the best weights."""
+"""Judging a model while it trains: nDCG@10 of a bounded dev sample, and keeping the best weights."""
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from colbert_lab.data.collection import Collection, Qrels
-from colbert_lab.evaluation.metrics import evaluate
-from colbert_lab.models.checkpoint import save_model
-from colbert_lab.models.colbert import ColBERT
-from colbert_lab.models.encoding import encode
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.evaluation.metrics import evaluate, parse_metrics
+from colbert_lab.models.cross_encoder import CrossEncoder, score_pairs
+from colbert_lab.models.encoding import Encoder, encode
 from colbert_lab.models.precision import Precision
 from colbert_lab.run import Run, rank
 from colbert_lab.scoring.maxsim import maxsim_ragged
 from colbert_lab.tracking.tracker import Tracker
+from colbert_lab.training.module import RankingModule
 
 METRICS = ("ndcg_10", "mrr_10", "recall_50")
+
+
+class Judge(Protocol):
+    """What says how good a model is while it trains."""
+
+    def judge(self, model: Any, precision: Precision) -> dict[str, float]:
+        """Figures by name, `ndcg_10` among them; a function of the model's weights, which it leaves as they are."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,9 @@ class DevSample:
         documents would not fit any more is left out; the first one always fits.
         """
         generator = np.random.default_rng([seed, 7])
-        positive = sorted(q for q, grades in qrels.items() if any(g > 0 for g in grades.values()))
         chosen: list[str] = []
         pool: dict[str, None] = {}
-        for query in generator.permutation(positive).tolist():
+        for query in generator.permutation(_with_positive(qrels)).tolist():
             judged = [d for d in sorted(qrels[query]) if d not in pool and d in collection.corpus]
             if len(chosen) < queries and (not chosen or len(pool) + len(judged) <= documents):
                 chosen.append(query)
@@ -52,7 +62,7 @@ class DevSample:
             pool.setdefault(collection.corpus.id(int(row)))
         return cls(collection, {q: qrels[q] for q in sorted(chosen)}, tuple(pool))
 
-    def search(self, model: ColBERT, precision: Precision, k: int = 100) -> Run:
+    def search(self, model: Encoder, precision: Precision, k: int = 100) -> Run:
         """Exact MaxSim of every query against the pool."""
         queries = encode(model, self.collection.queries.get(list(self.qrels)), "query", precision).embeddings
         documents = encode(model, self.collection.corpus.get(self.documents), "document", precision).embeddings
@@ -60,16 +70,74 @@ class DevSample:
         hits = {q: rank(self.documents, row).cut(k) for q, row in zip(self.qrels, scores)}
         return Run(hits, depth=k)
 
-    def judge(self, model: ColBERT, precision: Precision) -> dict[str, float]:
+    def judge(self, model: Encoder, precision: Precision) -> dict[str, float]:
         """The dev metrics of a model, by name."""
         run = self.search(model, precision)
         return evaluate(run, self.qrels, METRICS, collection_size=len(self.documents)).means
 
 
+@dataclass(frozen=True)
+class DevCandidates:
+    """Queries with judgements and for each the documents that a run found, to be re-ranked by a cross-encoder.
+
+    Nothing is searched for: a relevant document that the run did not bring stays unfound, and bounds every figure
+    (`unfound` counts them). A query for which the run has nothing scores 0.
+    """
+
+    collection: Collection
+    qrels: Qrels
+    run: Run
+
+    @classmethod
+    def draw(cls, collection: Collection, qrels: Qrels, run: Run, queries: int, k: int, seed: int) -> "DevCandidates":
+        """At most `queries` queries that have a positive, drawn under `seed`, and the best `k` of the run for each.
+
+        Where the run has fewer than `k`, those are the candidates. ConfigError for a `k` below 10; DataError where the
+        run has documents for none of the queries.
+        """
+        if k < 10:
+            raise ConfigError(
+                f"re-ranking is judged by nDCG@10, but k={k} candidates a query are asked for; at least 10"
+            )
+        drawn = np.random.default_rng([seed, 7]).permutation(_with_positive(qrels)).tolist()
+        chosen = sorted(drawn[:queries])
+        found = {query: run[query] for query in chosen if query in run}
+        if not any(len(hits) for hits in found.values()):
+            raise DataError(
+                f"the run has documents for none of the {len(chosen)} dev queries, {chosen[:1]} for example; "
+                "do it and the judgements belong together?"
+            )
+        found = {query: hits.cut(k) for query, hits in found.items()}
+        return cls(collection, {query: qrels[query] for query in chosen}, Run(found, k))
+
+    @property
+    def unfound(self) -> int:
+        """How many relevant documents, of all queries together, are not among the candidates."""
+        return sum(
+            len({d for d, grade in judged.items() if grade > 0}.difference(self.run[q].ids if q in self.run else ()))
+            for q, judged in self.qrels.items()
+        )
+
+    def rerank(self, model: CrossEncoder, precision: Precision) -> Run:
+        """The candidates of every query in the model's order."""
+        texts = dict(zip(self.run, self.collection.queries.get(list(self.run))))
+        pairs = [(query, document) for query, hits in self.run.items() for document in hits.ids]
+        documents = self.collection.corpus.get([document for _, document in pairs])
+        scores, _ = score_pairs(model, [texts[query] for query, _ in pairs], documents, precision)
+        ends = np.cumsum([len(hits) for hits in self.run.values()])[:-1]
+        parts = zip(self.run.items(), np.split(scores, ends))
+        return Run({query: rank(hits.ids, part) for (query, hits), part in parts}, self.run.depth)
+
+    def judge(self, model: CrossEncoder, precision: Precision) -> dict[str, float]:
+        """The dev metrics of a model, by name; those that look deeper than the candidates are left out."""
+        names = [metric.name for metric in parse_metrics(METRICS) if metric.k <= self.run.depth]
+        return evaluate(self.rerank(model, precision), self.qrels, names).means
+
+
 class DevEvaluation(pl.Callback):
     """Judge every `every` steps, at the start and at the end; keep the best model's weights in `directory`."""
 
-    def __init__(self, sample: DevSample, every: int, directory: Path, precision: Precision, tracker: Tracker):
+    def __init__(self, sample: Judge, every: int, directory: Path, precision: Precision, tracker: Tracker):
         self._sample, self._every, self._directory = sample, every, directory
         self._precision, self._tracker = precision, tracker
         self.best = {"ndcg_10": float("-inf"), "step": -1}
@@ -86,7 +154,7 @@ class DevEvaluation(pl.Callback):
         if step != self._judged_at and (step % self._every == 0 or step == trainer.max_steps) and step > 0:
             self.judge(trainer, pl_module)
 
-    def judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def judge(self, trainer: pl.Trainer, module: RankingModule) -> None:
         """Judge the model as it is and keep its weights where it is the best so far."""
         start, step = time.perf_counter(), trainer.global_step
         means = self._sample.judge(module.model, self._precision)
@@ -95,7 +163,7 @@ class DevEvaluation(pl.Callback):
         self._tracker.log({**values, "val/seconds": time.perf_counter() - start}, step)
         if means["ndcg_10"] > self.best["ndcg_10"]:
             self.best = {"ndcg_10": means["ndcg_10"], "step": step}
-            keep_weights(module.model, self._directory)
+            keep_weights(module.export, self._directory)
 
     def state_dict(self) -> dict:
         """The best so far, for a resumed run."""
@@ -106,12 +174,38 @@ class DevEvaluation(pl.Callback):
         self.best, self._judged_at = dict(state_dict["best"]), state_dict["judged_at"]
 
 
-def keep_weights(model: ColBERT, directory: Path) -> None:
-    """Write a checkpoint in place of the one in `directory`, which is whole at any moment or absent."""
-    fresh = directory.with_name(directory.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+def keep_weights(export: Callable[[Path], None], directory: Path) -> None:
+    """Let `export` write a checkpoint, and put it in place of the one in `directory`.
+
+    Killed at any moment, it leaves the old one or the new one, whole; `recover` finds it.
+    """
+    recover(directory)
+    written, fresh, old = _beside(directory)
+    written.mkdir(parents=True)
     with torch.no_grad():
-        save_model(model, fresh)
-    shutil.rmtree(directory, ignore_errors=True)
+        export(written)
+    written.rename(fresh)
+    if directory.exists():
+        directory.rename(old)
     fresh.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(directory: Path) -> None:
+    """Finish or undo a `keep_weights` that was killed: what it kept, if anything, is in `directory` afterwards."""
+    written, fresh, old = _beside(directory)
+    if not directory.exists():
+        whole = next((place for place in (fresh, old) if place.exists()), None)
+        if whole is not None:
+            whole.rename(directory)
+    for place in (written, fresh, old):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _beside(directory: Path) -> tuple[Path, Path, Path]:
+    """Where a checkpoint is while it is written, when it is whole but not in its place, and when it is replaced."""
+    return tuple(directory.with_name(f"{directory.name}.{state}") for state in ("writing", "new", "old"))
+
+
+def _with_positive(qrels: Qrels) -> list[str]:
+    return sorted(q for q, grades in qrels.items() if any(g > 0 for g in grades.values()))

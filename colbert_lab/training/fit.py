@@ -16,7 +16,8 @@ from colbert_lab.progress import progress
 from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training.batches import BatchStream, TrainingData
 from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, TrainLog
-from colbert_lab.training.dev import DevEvaluation, DevSample, keep_weights
+from colbert_lab.training.dev import DevEvaluation, Judge, keep_weights, recover
+from colbert_lab.training.module import RankingModule
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,13 @@ class Training:
 
 
 def fit(
-    module: pl.LightningModule, stream: BatchStream, dev: DevSample | None, plan: Training, work: Path, tracker: Tracker
+    module: RankingModule, stream: BatchStream, dev: Judge | None, plan: Training, work: Path, tracker: Tracker
 ) -> dict[str, float]:
     """Train, or go on training; returns the best dev figures. `work/best` then holds the best checkpoint.
 
-    Without a dev sample the last weights are the result. Raises TrainingError where the loss is no number.
+    Without a judge (`dev`) the last weights are the result. Raises TrainingError where the loss is no number.
     """
+    recover(work / "best")
     last = work / "last.ckpt"
     evaluation = None
     if dev is not None:
@@ -91,7 +93,7 @@ def fit(
             trainer = _trainer(plan, [c for c in callbacks if c is not None], work)
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
     if evaluation is None:
-        keep_weights(module.model, work / "best")
+        keep_weights(module.export, work / "best")
         return {}
     if not plan.max_steps:
         evaluation.judge(trainer, module)  # Lightning calls no callback where there is nothing to do
@@ -105,6 +107,7 @@ def collect(work: Path, directory: Path) -> None:
     """
     done = work.with_name(work.name + ".done")
     if work.exists():
+        recover(work / "best")
         for file in (work / "best").iterdir():
             target = directory / file.name
             target.unlink(missing_ok=True)

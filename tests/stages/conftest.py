@@ -30,6 +30,28 @@ TRAIN = (
     "dev.queries=10",
     "dev.documents=40",
 )
+TEACHER = (
+    "teacher.max_length=40",
+    "teacher.dev_candidates=10",
+    "teacher_optim.lr=1e-3",
+    "teacher_train.max_steps=3",
+    "teacher_train.batch_queries=4",
+    "teacher_train.negatives=2",
+    "teacher_train.precision=fp32",
+    "teacher_train.log_every=1",
+    "teacher_train.judge_every=2",
+    "teacher_train.checkpoint_every=1",
+)
+DISTIL = (
+    "distil_optim.lr=1e-3",
+    "distil_train.max_steps=3",
+    "distil_train.batch_queries=4",
+    "distil_train.negatives=3",
+    "distil_train.precision=fp32",
+    "distil_train.log_every=1",
+    "distil_train.judge_every=2",
+    "distil_train.checkpoint_every=1",
+)
 # By verb: what makes it small, and whether it reads data and makes models.
 SMALL = {
     "init": MODEL,
@@ -39,7 +61,25 @@ SMALL = {
     "rerank": (ENCODE[0], "rerank.k=20"),
     "evaluate": (),
     "pipeline": (*MODEL, *TRAIN, *ENCODE, "search.k=60"),
+    "teacher": (*TEACHER, "examples.ranks=[1,20]", "dev.queries=10", "encode.precision=fp32"),
+    "mine": ("mine.depth=8", "dev.holdout=5"),
+    "score": (ENCODE[0], "encode.precision=fp32"),
+    "tuples": (),
+    "rounds": (
+        *MODEL,
+        *TRAIN,
+        *TEACHER,
+        *DISTIL,
+        *ENCODE,
+        "search.k=60",
+        "mine.depth=8",
+        "mine.ranks=[1,30]",
+        "rerank.k=10",
+    ),
 }
+VERBS = {"data": ("init", "train", "index", "rerank", "pipeline", "teacher", "rounds")}
+VERBS["backbone"] = ("init", "train", "pipeline", "rounds")
+VERBS["teacher"] = ("teacher", "rounds")
 
 
 class Lab:
@@ -57,10 +97,12 @@ class Lab:
         if "!all" in overrides:
             return [override for override in overrides if override != "!all"]
         given = [f"root={self.root}", "tracking=none", *SMALL[verb]]
-        if verb in ("init", "train", "index", "rerank", "pipeline"):
+        if verb in VERBS["data"]:
             given += ["data=beir", f"data.root={self.toy}"]
-        if verb in ("init", "train", "pipeline"):
+        if verb in VERBS["backbone"]:
             given.append(f"backbone.name={self.backbone}")
+        if verb in VERBS["teacher"]:
+            given.append(f"teacher.backbone={self.backbone}")
         taken = {override.lstrip("+~!").partition("=")[0] for override in overrides}
         kept = [one for one in given if one.partition("=")[0] not in taken]
         # A ! takes out one of the small settings, where the chosen group has no such key.

@@ -167,8 +167,9 @@ def test_runtime_parameters_may_be_missing():
 
 
 def test_plain_keys_against_a_schema():
-    good = {"seed": 1, "name": "x", "tracking": {"project": "p", "tags": []}, "group": {"k": 1}}
+    good = {"seed": 1, "name": "x", "tracking": {"project": "p", "tags": []}, "group": {"_target_": "builtins.dict"}}
     assert found(good, schema=Options) == ""
+    assert "unknown key 'distil_train'" in found(good | {"distil_train": {"max_steps": 1}}, schema=Options)
     text = found(good | {"seed": "one", "nam": "y"}, schema=Options)
     assert "seed=one must be a whole number" in text
     assert "unknown key 'nam'; did you mean 'name'?" in text

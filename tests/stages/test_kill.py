@@ -1,4 +1,4 @@
-"""A pipeline killed again and again, and started again with the same command, makes what an undisturbed one makes."""
+"""Killed again and again, and started again by the same command, a verb makes what an undisturbed one makes."""
 
 import os
 import random
@@ -11,15 +11,22 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KILLS = 6
+LONGER = {
+    "pipeline": ("train.max_steps=400", "train.judge_every=50", "train.checkpoint_every=20", "encode.chunk=4"),
+    "rounds": (
+        *("rounds.count=2", "encode.chunk=4"),
+        *("train.max_steps=100", "train.judge_every=50", "train.checkpoint_every=10"),
+        *("teacher_train.max_steps=60", "teacher_train.judge_every=30", "teacher_train.checkpoint_every=10"),
+        *("distil_train.max_steps=60", "distil_train.judge_every=30", "distil_train.checkpoint_every=10"),
+    ),
+}
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_the_same(fresh_lab, tmp_path):
-    steps = ("train.max_steps=400", "train.judge_every=50", "train.checkpoint_every=20", "encode.chunk=4", "name=same")
-
+@pytest.mark.parametrize(("verb", "kills_wanted"), [("pipeline", 6), ("rounds", 10)])
+def test_killed_at_any_moment_it_ends_the_same(fresh_lab, tmp_path, verb, kills_wanted):
     def start(lab, log) -> subprocess.Popen:
-        command = [sys.executable, "experiments/pipeline.py", *lab.arguments("pipeline", *steps)]
+        command = [sys.executable, f"experiments/{verb}.py", *lab.arguments(verb, *LONGER[verb], "name=same")]
         return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     undisturbed = fresh_lab.elsewhere(tmp_path / "undisturbed")
@@ -31,14 +38,14 @@ def test_killed_at_any_moment_it_ends_the_same(fresh_lab, tmp_path):
     moments = random.Random(0)
     kills = 0
     with (tmp_path / "killed.log").open("w") as log:
-        for _ in range(KILLS):
+        for _ in range(kills_wanted):
             process = start(fresh_lab, log)
             while not fresh_lab.root.exists() and process.poll() is None:
                 time.sleep(0.02)
             before = set(fresh_lab.root.rglob("*"))
             while set(fresh_lab.root.rglob("*")) == before and process.poll() is None:
                 time.sleep(0.02)
-            time.sleep(moments.uniform(0, 2 * work / KILLS))
+            time.sleep(moments.uniform(0, 2 * work / kills_wanted))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 kills += 1
@@ -46,7 +53,7 @@ def test_killed_at_any_moment_it_ends_the_same(fresh_lab, tmp_path):
         code = start(fresh_lab, log).wait()
     told = (tmp_path / "killed.log").read_text()
     assert code == 0, told[-3000:]
-    assert kills >= 3
+    assert kills >= kills_wanted // 2
     assert "going on in" in told
     assert fresh_lab.artifacts() == undisturbed.artifacts()
     assert not list(fresh_lab.root.glob("*/*.partial"))

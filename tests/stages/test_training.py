@@ -40,6 +40,7 @@ KNOBS = {
     "projection.queries": ("projection.queries=0", *PCA),
     "examples.negatives": ("examples.negatives=random",),
     "examples.ranks": ("examples.ranks=[10,60]",),
+    "examples.positive_depth": ("examples.positive_depth=1",),
     "examples.min_grade": ("examples.min_grade=3",),
     "loss.terms.hinge.margin": ("loss.terms.hinge.margin=0.2", "loss=hinge"),
     "loss.terms.softmax.weight": ("loss.terms.softmax.weight=0.5", *IN_BATCH),

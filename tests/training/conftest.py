@@ -15,10 +15,12 @@ from colbert_lab.losses.weighted import WeightedLoss
 from colbert_lab.models.backbone import Backbone
 from colbert_lab.models.build import build_model
 from colbert_lab.models.colbert import ColBERT
+from colbert_lab.models.cross_encoder import CrossEncoder
 from colbert_lab.models.projection import RandomProjection
 from colbert_lab.text.contract import Contract
+from colbert_lab.tracking.read import history
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
-from colbert_lab.training.batches import BatchStream
+from colbert_lab.training.batches import BatchStream, Collate
 from colbert_lab.training.dev import DevSample
 from colbert_lab.training.fit import Training, fit
 from colbert_lab.training.pairwise import PairwiseModule
@@ -49,6 +51,26 @@ def tiny_model(tiny_backbone: Path) -> ColBERT:
 
 
 @pytest.fixture
+def tiny_cross_encoder(tiny_backbone: Path) -> CrossEncoder:
+    """The same weights every time, dropout of 0.1 on while it trains."""
+    return CrossEncoder.from_pretrained(str(tiny_backbone), max_length=48, seed=0)
+
+
+@pytest.fixture
+def fit_with() -> Callable:
+    """fit_with(work, module, stream, dev, **plan) -> (the curves, what fit returned); the log lies beside `work`."""
+
+    def run(work: Path, module, stream, dev, **plan):
+        work.mkdir(parents=True, exist_ok=True)
+        plan = Training(**{"max_steps": 12, "precision": "fp32", "log_every": 2, "checkpoint_every": 3, **plan})
+        with Tracker.start(work.parent / "log", RunIdentity(), {}, []) as tracker:
+            best = fit(module, stream, dev, plan, work, tracker)
+        return history(work.parent / "log"), best
+
+    return run
+
+
+@pytest.fixture
 def fitted(tiny_backbone: Path, examples: QrelsExamples, sample: DevSample) -> Callable:
     """fitted(work, dev=..., lr=..., **plan) -> (module, what fit returned); the log lies beside `work`."""
 
@@ -69,7 +91,8 @@ def fitted(tiny_backbone: Path, examples: QrelsExamples, sample: DevSample) -> C
                 **plan,
             }
         )
-        stream = BatchStream(examples, model.tokenizer, plan.batch_queries, plan.negatives, seed, plan.document_length)
+        collate = Collate(model.tokenizer, plan.document_length)
+        stream = BatchStream(examples, collate, plan.batch_queries, plan.negatives, seed)
         loss = WeightedLoss({"in_batch": loss} if loss else {"nway": NWay(), "in_batch": InBatch()})
         module = PairwiseModule(
             model, loss, lambda weights: torch.optim.AdamW(weights, lr=lr), Linear().factor(plan.max_steps), seed

@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from colbert_lab.data.examples import Example
 from colbert_lab.data.qrels_examples import QrelsExamples
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.training.batches import BatchStream, TrainingData, collate
+from colbert_lab.training.batches import BatchStream, Collate, Identity, PairCollate, TrainingData, excluded
 
 
 @pytest.fixture
 def stream(examples, tiny_model):
     def made(queries=4, negatives=2, seed=0, document_length=None, of=examples):
-        return BatchStream(of, tiny_model.tokenizer, queries, negatives, seed, document_length)
+        return BatchStream(of, Collate(tiny_model.tokenizer, document_length), queries, negatives, seed)
 
     return made
 
@@ -42,15 +44,9 @@ def equal(one, other):
     )
 
 
-def seen(monkeypatch, stream, batches):
-    """The queries and documents of these batches, by epoch-independent text."""
-    caught = []
-    monkeypatch.setattr(
-        "colbert_lab.training.batches.collate", lambda index, examples, *rest: caught.append(examples) or index
-    )
-    for number in batches:
-        stream[number]
-    return caught
+def raw(of, queries, negatives):
+    """A stream of the examples themselves."""
+    return BatchStream(of, lambda index, examples: examples, queries, negatives, seed=0)
 
 
 def test_a_batch_is_a_function_of_seed_and_number(stream):
@@ -66,18 +62,18 @@ def test_a_batch_is_a_function_of_seed_and_number(stream):
     assert not any(equal(stream(seed=1)[t], batches[t]) for t in range(3))
 
 
-def test_an_epoch_has_every_example_once_and_the_next_another_order(monkeypatch, stream):
-    of = stream(queries=3, of=Numbered(10))
+def test_an_epoch_has_every_example_once_and_the_next_another_order():
+    of = raw(Numbered(10), queries=3, negatives=2)
     assert of.batches_per_epoch == 3
-    batches = seen(monkeypatch, of, range(6))
+    batches = [of[number] for number in range(6)]
     first, second = ([example.query for batch in half for example in batch] for half in (batches[:3], batches[3:]))
     assert len(set(first)) == len(set(second)) == 9, "the last, partial batch is dropped"
     assert first != second
 
 
-def test_negatives_are_drawn_anew_in_every_epoch(monkeypatch, stream):
-    of = stream(queries=5, of=Numbered(5))
-    one, two = ({e.query: e.documents for e in batch} for batch in seen(monkeypatch, of, range(2)))
+def test_negatives_are_drawn_anew_in_every_epoch():
+    of = raw(Numbered(5), queries=5, negatives=2)
+    one, two = ({e.query: e.documents for e in of[number]} for number in range(2))
     assert one.keys() == two.keys()
     for query in one:
         assert one[query][0] == two[query][0], "the positive comes first"
@@ -92,7 +88,7 @@ def test_too_few_examples_are_refused(stream):
 
 def test_layout_and_padding(stream, tiny_model):
     batch = stream()[0]
-    assert batch.width == 3
+    assert (batch.width, batch.size, batch.targets) == (3, 4, None)
     assert len(batch.queries.ids) == 4
     assert len(batch.documents.ids) == 12
     real = int(batch.documents.attention.sum()) + batch.queries.ids.numel()
@@ -108,31 +104,80 @@ def test_the_positive_is_in_column_0(collection, examples, tiny_model):
         assert not set(example.document_ids[1:]) & set(qrels[example.query_id])
 
 
-def example(query, documents, ids=None, known=()):
-    return Example(query, tuple(documents), None, ids if ids is None else tuple(ids), None, frozenset(known))
+def example(query, documents, ids=None, known=(), scores=None):
+    return Example(query, tuple(documents), None, ids if ids is None else tuple(ids), scores, frozenset(known))
 
 
 def test_what_is_excluded(tiny_model):
-    batch = collate(
+    batch = Collate(tiny_model.tokenizer)(
         0,
         [
             example("a", ["one", "two", "three"], ["1", "2", "3"], {"1", "5", "3"}),
             example("b", ["four", "five", "one"], ["4", "5", "6"], {"4", "9"}),
         ],
-        tiny_model.tokenizer,
     )
     # Of query a: its own third is known to be relevant, "five" too, and "one" has its positive's text.
     assert batch.excluded.int().tolist() == [[0, 0, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]]
 
 
 def test_what_is_excluded_without_ids(tiny_model):
-    batch = collate(0, [example("a", ["one", "two"]), example("b", ["two", "one"])], tiny_model.tokenizer)
+    batch = Collate(tiny_model.tokenizer)(0, [example("a", ["one", "two"]), example("b", ["two", "one"])])
     assert batch.excluded.int().tolist() == [[0, 0, 0, 1], [0, 1, 0, 0]]
+
+
+@given(data=st.data(), width=st.integers(1, 3), count=st.integers(1, 4))
+def test_what_is_excluded_is_what_comparing_all_with_all_excludes(data, width, count):
+    few = st.integers(0, 5)
+    owners = [
+        Identity(
+            data.draw(st.none() | st.tuples(*[few.map(str)] * width)),
+            data.draw(st.tuples(*[few] * width)),
+            frozenset(data.draw(st.sets(few.map(str)))),
+        )
+        for _ in range(count)
+    ]
+    first = data.draw(st.integers(0, count - 1))
+    expected = [
+        [
+            ((owner.ids is not None and owner.ids[column] in query.known) or owner.texts[column] == query.texts[0])
+            and (number, column) != (row, 0)
+            for number, owner in enumerate(owners)
+            for column in range(width)
+        ]
+        for row, query in enumerate(owners)
+    ]
+    assert excluded(owners[first:], owners, first).tolist() == expected[first:]
+
+
+@pytest.mark.parametrize("collate", ["for ColBERT", "of pairs"])
+def test_targets_are_in_the_order_of_the_documents(tiny_model, tiny_cross_encoder, collate):
+    collate = Collate(tiny_model.tokenizer) if collate == "for ColBERT" else PairCollate(tiny_cross_encoder)
+    scored = [example("a", ["one", "two"], scores=(0.25, 3.0)), example("b", ["four", "five"], scores=(-1.0, 7.5))]
+    targets = collate(0, scored).targets
+    assert targets.dtype == torch.float32
+    assert targets.tolist() == [[0.25, 3.0], [-1.0, 7.5]]
+    for scores in (None, (1.0,)):
+        with pytest.raises(DataError, match=r"query 'c': 2 documents, but (no|1) scores"):
+            collate(0, [*scored, example("c", ["six", "seven"], scores=scores)])
+
+
+def test_pairs_are_each_query_with_its_own_documents(tiny_cross_encoder):
+    pairs = [example("river", ["one", "two"]), example("stone", ["four", "a bridge"])]
+    batch = PairCollate(tiny_cross_encoder)(3, pairs)
+    texts = tiny_cross_encoder.tokenizer.batch_decode(batch.pairs.ids)
+    assert texts == [
+        "[CLS] river [SEP] one [SEP] [PAD]",
+        "[CLS] river [SEP] two [SEP] [PAD]",
+        "[CLS] stone [SEP] four [SEP] [PAD]",
+        "[CLS] stone [SEP] a bridge [SEP]",
+    ]
+    assert (batch.index, batch.width, batch.size, batch.tokens) == (3, 2, 2, 5 + 5 + 5 + 6)
+    assert batch.padding_share == pytest.approx(3 / 24)
 
 
 def test_widths_must_be_equal(tiny_model):
     with pytest.raises(DataError, match=r"\[1, 2\]"):
-        collate(0, [example("a", ["one"]), example("b", ["two", "one"])], tiny_model.tokenizer)
+        Collate(tiny_model.tokenizer)(0, [example("a", ["one"]), example("b", ["two", "one"])])
 
 
 def test_documents_are_cut_to_the_training_length(stream, tiny_model):

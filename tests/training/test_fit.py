@@ -70,6 +70,19 @@ def test_collecting_goes_on_where_it_was_killed(tmp_path, fitted, monkeypatch):
     assert not list(tmp_path.glob("training*"))
 
 
+@pytest.mark.parametrize("state", ["old", "new"])
+def test_weights_that_a_kill_left_out_of_place_are_found(tmp_path, fitted, state):
+    work = tmp_path / "training"
+    module, best = fitted(work, max_steps=2, checkpoint_every=1, dev=Told(0.1, 0.5))
+    (work / "best").rename(work / f"best.{state}")
+    assert fitted(work, max_steps=2, checkpoint_every=1, dev=Told())[1] == best
+    assert same(load_model(work / "best"), module.model.state_dict())
+    (work / "best").rename(work / f"best.{state}")
+    (tmp_path / "model").mkdir()
+    collect(work, tmp_path / "model")
+    assert same(load_model(tmp_path / "model"), module.model.state_dict())
+
+
 def test_without_a_dev_sample_the_last_is_exported(tmp_path, fitted):
     module, best = fitted(tmp_path / "training", dev=None, max_steps=3)
     assert best == {}

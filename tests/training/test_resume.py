@@ -10,32 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import Stopping, curves, same
 
 from colbert_lab.models.checkpoint import load_model
-from colbert_lab.tracking.read import read_metrics
 from colbert_lab.training.callbacks import AtomicCheckpointIO
-
-# What depends on the clock.
-CLOCK = {"time", "train/queries_per_s", "train/tokens_per_s", "val/seconds"}
-
-
-class Stopping:
-    def __init__(self, stream, at):
-        self._stream, self._at = stream, at
-
-    def __getitem__(self, index):
-        if index == self._at:
-            raise OSError(f"batch {index}")
-        return self._stream[index]
-
-
-def curves(folder):
-    return [{k: v for k, v in line.items() if k not in CLOCK} for line in read_metrics(folder / "log")]
-
-
-def same(one, other):
-    left, right = one.state_dict(), other.state_dict()
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.fixture(scope="module")

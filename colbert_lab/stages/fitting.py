@@ -1,0 +1,34 @@
+"""Fitting inside an artifact's making: the training folder, its best weights as the content, the examples on record."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from colbert_lab.artifact import Builder
+from colbert_lab.data.examples import Examples
+from colbert_lab.tracking.tracker import Tracker
+
+
+def fitted(builder: Builder, tracker: Tracker, examples: Examples, train: Callable[[Path], dict[str, float]]) -> None:
+    """Call `train` with the folder to work in, unless it came to its end before, and collect the best weights.
+
+    `train` returns the best dev figures, empty where there was no dev sample.
+    """
+    from colbert_lab.training.fit import collect
+
+    folder = builder.path / "training"
+    done = folder.with_name("training.done")
+    if not done.exists():
+        builder.log.joinpath("examples.json").write_text(_json(examples.describe()))
+        folder.mkdir(exist_ok=True)
+        best = train(folder)
+        folder.joinpath("dev.json").write_text(_json(best))
+    best = json.loads(((folder if folder.exists() else done) / "dev.json").read_text(encoding="utf-8"))
+    builder.counts.update(dev=best, examples=len(examples))
+    collect(folder, builder.path)
+    if best:
+        tracker.summary({"objective": best["ndcg_10"], "val/best_step": best["step"]})
+
+
+def _json(value) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -1,0 +1,155 @@
+"""What the rounds gave: a table a split, each round against the one before, what was mined, and a plot."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.data.collection import Collection, Qrels
+from colbert_lab.evaluation.comparison import Compared, chain
+from colbert_lab.evaluation.metrics import Evaluation
+from colbert_lab.run import Run, read_trec
+from colbert_lab.stages.evaluate import judge
+from colbert_lab.stages.making import Outcome, make
+from colbert_lab.tracking.read import seconds, summary
+from colbert_lab.tracking.tracker import Tracker
+
+# What is told of a round's making, in the order of the making: artifact's kind -> its counts.
+_TOLD = {
+    "candidates": ("queries", "positives", "positives_not_found", "pairs"),
+    "tuples": ("queries", "positives", "relabelled"),
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """One line of the tables: its name, its runs by split, whether it is the model of a round."""
+
+    name: str
+    runs: Mapping[str, Artifact]
+    is_round: bool = False
+    reranks: bool = False
+
+
+def conclude(
+    cfg: DictConfig,
+    collection: Collection,
+    judgements: Mapping[str, Qrels],
+    systems: list[System],
+    made: Mapping[str, Artifact],
+) -> Outcome:
+    """Judge all systems on every split of `judgements`; the best round is chosen by dev, or is the last without one."""
+    evaluations: dict[str, dict[str, Evaluation]] = {}
+    metrics: dict[str, Artifact] = {}
+    for split, qrels in judgements.items():
+        runs = {system.name: (_read(system.runs[split]), system.runs[split]) for system in systems}
+        rounds = [system.name for system in systems if system.is_round]
+        metrics[split], evaluations[split] = judge(
+            cfg,
+            collection,
+            split,
+            runs,
+            qrels=qrels,
+            baseline=rounds[0],
+            shallow=[system.name for system in systems if system.reranks],
+        )
+    dev = evaluations.get(cfg.splits.dev)
+    best = max(rounds, key=lambda name: dev[name].means["ndcg_10"]) if dev else rounds[-1]
+    steps = {
+        split: chain({name: found[name] for name in rounds}, cfg.evaluate.test, cfg.seed)
+        for split, found in evaluations.items()
+    }
+    text = _text(metrics, steps, made, best, bool(dev), cfg)
+    inputs = {**{f"metrics_{split}": one for split, one in metrics.items()}}
+    inputs |= {label.replace(" ", "_"): one for label, one in made.items()}
+
+    def work(builder: Builder, tracker: Tracker) -> None:
+        from colbert_lab.report.plots import by_round
+
+        told = {
+            "best": best,
+            "chosen_by": "dev" if dev else "the last",
+            "means": {s: {name: e.means for name, e in found.items()} for s, found in evaluations.items()},
+            "steps": {split: [_step(one) for one in found] for split, found in steps.items()},
+            "made": {label: one.manifest["counts"] for label, one in made.items() if one.kind in _TOLD},
+        }
+        (builder.path / "rounds.json").write_text(json.dumps(told, indent=1))
+        (builder.path / "table.txt").write_text(text)
+        for split, found in evaluations.items():
+            means = {name: e.means["ndcg_10"] for name, e in found.items()}
+            by_round(builder.path / f"ndcg_10-{split}.svg", means, rounds, f"{collection.name} {split}", "nDCG@10")
+        tracker.summary(
+            {"objective": (dev or evaluations[cfg.splits.test])[best].means["ndcg_10"], "rounds/best": best}
+        )
+        for number, name in enumerate(rounds):
+            for split, found in evaluations.items():
+                tracker.log({f"rounds/{split}_{m}": v for m, v in found[name].means.items()}, number, "rounds/round")
+
+    name = f"{collection.name.replace('/', '-')}-{cfg.name}"
+    report = make(cfg, "rounds", "rounds", name, inputs, {"rounds": cfg.rounds, "seed": cfg.seed}, work, cfg.run_dir)
+    test = evaluations[cfg.splits.test][best].means
+    figures = {f"{cfg.splits.test}_{metric}": value for metric, value in test.items()}
+    objective = dev[best].means["ndcg_10"] if dev else None
+    return Outcome(report, f"{text}\n{_costs(made)}\n{report.path}", objective, "dev_ndcg_10", figures)
+
+
+def _text(
+    metrics: Mapping[str, Artifact],
+    steps: Mapping[str, list[Compared]],
+    made: Mapping[str, Artifact],
+    best: str,
+    chosen: bool,
+    cfg: DictConfig,
+) -> str:
+    parts = [(one.path / "table.txt").read_text() for one in metrics.values()]
+    parts.append("each round against the one before (" + cfg.evaluate.test + ", p by Holm over the rounds)\n")
+    for split, found in steps.items():
+        parts += [
+            f"  {split:<6} {one.system} against {one.baseline}: {one.metric} {one.test.mean_difference:+.4f}, "
+            f"p = {one.p:.4f}, {one.test.wins} won, {one.test.ties} tied, {one.test.losses} lost"
+            for one in found
+            if one.metric in ("ndcg_10", "mrr_10", "recall_100")
+        ]
+    if not any(steps.values()):
+        parts.append("  there is only one")
+    parts.append("\nwhat was mined\n")
+    for label, one in made.items():
+        if one.kind in _TOLD:
+            counts = one.manifest["counts"]
+            least, median, most = counts["negatives_per_query"]
+            shown = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in _TOLD[one.kind]]
+            shown.append(f"negatives {least} to {most}, median {median}")
+            shown += [
+                f"{lost['total']:,} dropped as {reason.replace('_', ' ')}"
+                for reason, lost in counts["dropped"].items()
+                if lost["total"]
+            ]
+            parts.append(f"  {label}: {', '.join(shown)}")
+    parts.append(f"\nbest by dev nDCG@10: {best}" if chosen else f"\nno dev split: the last, {best}, is the result")
+    return "\n".join(parts) + "\n"
+
+
+def _costs(made: Mapping[str, Artifact]) -> str:
+    """Seconds of the steps, over all their starts, and pairs scored anew; no part of the result: no two runs agree."""
+    taken = {label: seconds(one.path / "log") for label, one in made.items()}
+    lines = [f"what it cost: {sum(taken.values()):,.0f} s; of it"]
+    for label, one in made.items():
+        known = summary(one.path / "log")
+        pairs = ""
+        if "score/scored" in known:
+            pairs = f", {known['score/scored']:,} pairs scored, {known['score/cached']:,} known before"
+        if taken[label] >= 1 or pairs:
+            lines.append(f"  {label}: {taken[label]:,.0f} s{pairs}")
+    return "\n".join(lines)
+
+
+def _step(one: Compared) -> dict[str, Any]:
+    facts = {"system": one.system, "baseline": one.baseline, "metric": one.metric, "p": one.p, "p_alone": one.test.p}
+    return facts | {"difference": one.test.mean_difference, "low": one.test.low, "high": one.test.high}
+
+
+def _read(artifact: Artifact) -> Run:
+    return read_trec(artifact.path / "run.trec.gz", depth=artifact.manifest["counts"]["depth"])

@@ -1,0 +1,156 @@
+"""score: a teacher's scores of candidates; a pair is scored once ever, whatever run or round it comes from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.data.collection import Collection
+from colbert_lab.errors import ConfigError
+from colbert_lab.run import Run, rank, write_trec
+from colbert_lab.stages.lexical import bm25_of
+from colbert_lab.stages.making import Outcome, input_of, make, plain
+from colbert_lab.stages.options import Score
+from colbert_lab.tracking.tracker import Tracker
+
+TEACHERS = ("cross_encoder", "model", "run", "bm25")
+
+
+def run(cfg: DictConfig) -> Outcome:
+    """Score the candidates at cfg.candidates with the teacher, or teachers, at cfg.teachers."""
+    missing = [f"{name} is not given\ntry: {name}=..." for name in ("candidates", "teachers") if cfg[name] is None]
+    if missing:
+        raise ConfigError(missing, "score")
+    candidates = Artifact.open(cfg.candidates, "candidates")
+    collection = Collection(input_of(candidates, "collection", cfg.collection))
+    places = [cfg.teachers] if isinstance(cfg.teachers, str) else list(cfg.teachers)
+    teachers = [Artifact.open(place, TEACHERS) for place in places]
+    scores = score_candidates_of(cfg, collection, candidates, teachers, cfg.run_dir)
+    return Outcome(scores, f"{scores.manifest['counts']['pairs']:,} pairs scored: {scores.path}")
+
+
+def score_candidates_of(
+    cfg: DictConfig,
+    collection: Collection,
+    candidates: Artifact,
+    teachers: Sequence[Artifact],
+    path: str | None = None,
+) -> Artifact:
+    """The scores [P] of all candidates, aligned with them; of several teachers, their ensemble."""
+    inputs = {"candidates": candidates, "collection": collection.artifact}
+    inputs |= {f"teacher_{i}": teacher for i, teacher in enumerate(teachers)}
+    content = {"score": cfg.score}
+
+    def work(builder: Builder, tracker: Tracker) -> None:
+        from colbert_lab.mining.candidates import read_candidates
+
+        mined = read_candidates(candidates.path / "candidates.arrow")
+        queries, documents = map(list, zip(*mined.pairs()))
+        options = plain(cfg.score)
+        total, facts = _ensemble(cfg, options, collection, teachers, queries, documents, mined.offsets)
+        np.save(builder.path / "scores.npy", total)
+        tracker.summary({f"score/{name}": value for name, value in facts.items()})
+        builder.counts.update(pairs=len(total), queries=len(mined), teachers=len(teachers))
+        builder.counts.update(mean=float(total.mean()), deviation=float(total.std()))
+
+    name = f"{collection.name.replace('/', '-')}-{cfg.name}"
+    return make(cfg, "score", "scores", name, inputs, content, work, path)
+
+
+def teacher_scores(
+    cfg: DictConfig, collection: Collection, teacher: Artifact, queries: Sequence[str], documents: Sequence[str]
+) -> tuple[np.ndarray, dict[str, int]]:
+    """One teacher's scores [P] of pairs of ids, from the cache below cfg.root where they are known; and how many."""
+    from colbert_lab.mining.score_cache import ScoreCache
+    from colbert_lab.mining.teacher import Pairs, score_candidates
+    from colbert_lab.progress import progress
+
+    made = _teacher(cfg, collection, teacher)
+    pairs = Pairs(list(queries), list(documents), collection.queries.get(queries), collection.corpus.get(documents))
+    cache = None
+    if not made.instant:
+        cache = ScoreCache(Path(cfg.root).expanduser() / "cache" / "scores", made.key)
+    with progress("score", len(pairs), "pairs") as bar:
+        return score_candidates(pairs, made, cache, bar=bar)
+
+
+def rerank_with(
+    cfg: DictConfig,
+    collection: Collection,
+    teachers: Sequence[Artifact],
+    found: Run,
+    given: Artifact | str,
+    path: str | None = None,
+) -> Artifact:
+    """The run with the best cfg.rerank.k of every query in the teachers' order; `given` stands for the run `found`."""
+    k = cfg.rerank.k
+    inputs = {"collection": collection.artifact, "candidates": given}
+    inputs |= {f"teacher_{i}": teacher for i, teacher in enumerate(teachers)}
+    content = {"rerank": cfg.rerank, "score": cfg.get("score", Score()), "split": cfg.split}
+    content["score"] = {"normalise": content["score"].normalise, "weights": plain(content["score"].weights)}
+
+    def work(builder: Builder, tracker: Tracker) -> None:
+        cut = found.cut(k)
+        queries = [query for query, hits in cut.items() for _ in hits.ids]
+        documents = [document for hits in cut.values() for document in hits.ids]
+        offsets = np.cumsum([0, *map(len, cut.values())])
+        scores, _ = _ensemble(cfg, content["score"], collection, teachers, queries, documents, offsets)
+        parts = zip(cut.items(), offsets)
+        reranked = Run({q: rank(hits.ids, scores[at : at + len(hits)]) for (q, hits), at in parts}, cut.depth)
+        write_trec(reranked, builder.path / "run.trec.gz")
+        builder.counts.update(
+            queries=len(reranked), depth=reranked.depth, results=len(documents), documents=len(set(documents))
+        )
+        tracker.summary({"search/queries": len(reranked), "search/candidates": len(documents)})
+
+    name = f"{collection.name.replace('/', '-')}-{cfg.split}-{cfg.name}-rerank{k}"
+    return make(cfg, "rerank", "run", name, inputs, content, work, path)
+
+
+def _ensemble(
+    cfg: DictConfig,
+    options: Mapping[str, Any],
+    collection: Collection,
+    teachers: Sequence[Artifact],
+    queries: Sequence[str],
+    documents: Sequence[str],
+    offsets: np.ndarray,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The teachers' scores [P] as one, and how many pairs were scored anew, known, repeated and cut, over all."""
+    from colbert_lab.mining.teacher import combine
+
+    parts, facts = [], dict.fromkeys(("scored", "cached", "repeated", "cut"), 0)
+    for teacher in teachers:
+        scores, found = teacher_scores(cfg, collection, teacher, queries, documents)
+        parts.append(scores)
+        facts = {name: facts[name] + found[name] for name in facts}
+    return combine(parts, offsets, options["normalise"], options["weights"]), facts
+
+
+def _teacher(cfg: DictConfig, collection: Collection, artifact: Artifact) -> Any:
+    """The Teacher in an artifact: a cross-encoder, a ColBERT model (MaxSim), BM25, or a run (its scores)."""
+    from colbert_lab.mining import teacher as kinds
+    from colbert_lab.models.precision import best_device
+
+    precision, batch_tokens = cfg.encode.precision, cfg.encode.batch_tokens
+    if artifact.kind == "cross_encoder":
+        from colbert_lab.models.cross_encoder import CrossEncoder
+
+        model = CrossEncoder.load(artifact.path).to(best_device())
+        return kinds.CrossEncoderTeacher(model, artifact.digest, precision, batch_tokens)
+    if artifact.kind == "model":
+        from colbert_lab.models.checkpoint import load_model
+
+        return kinds.MaxSimTeacher(
+            load_model(artifact.path).to(best_device()), artifact.digest, precision, batch_tokens
+        )
+    if artifact.kind == "bm25":
+        record = json.loads((artifact.path / "bm25.json").read_text())
+        return kinds.Bm25Teacher(bm25_of(collection, record["k1"], record["b"]), artifact.digest)
+    from colbert_lab.run import read_trec
+
+    return kinds.FileTeacher(read_trec(artifact.path / "run.trec.gz"), artifact.digest)

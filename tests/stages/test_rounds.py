@@ -1,0 +1,209 @@
+"""Rounds on the toy collection: what they make, what they make again, what a dry run says, and the verbs one by one."""
+
+import json
+
+import pytest
+
+from colbert_lab.artifact import Artifact
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.run import read_trec
+from colbert_lab.stages.launch import _meant
+from colbert_lab.stages.plan import Rounds
+
+TEACHER = ("teacher.max_length", "teacher.dev_candidates", "teacher_optim.lr", "teacher.backbone")
+
+TWO = ("rounds.count=2", "name=two")
+
+
+@pytest.fixture(scope="module")
+def outcome(lab):
+    return lab("rounds", *TWO)
+
+
+def states(text: str) -> dict[str, str]:
+    """Step -> done or to do, of a dry run."""
+    lines = [line for line in text.splitlines() if "  done " in line or "  to do" in line]
+    return {line.split("  ")[0]: "done" if "  done " in line else "to do" for line in lines}
+
+
+def dry(lab, capsys, *overrides) -> str:
+    capsys.readouterr()
+    assert isinstance(lab("rounds", *overrides, "dry_run=true"), str)
+    return capsys.readouterr().out
+
+
+def test_every_system_is_judged_on_dev_and_test(outcome):
+    told = json.loads((outcome.artifact.path / "rounds.json").read_text())
+    systems = ["bm25", "single vector", "untrained", "round 0", "round 1", "round 2", "teacher, re-ranking"]
+    assert list(told["means"]) == ["dev", "test"]
+    assert all(list(found) == systems for found in told["means"].values())
+    dev = told["means"]["dev"]
+    assert dev[told["best"]]["ndcg_10"] == max(dev[f"round {i}"]["ndcg_10"] for i in range(3)) == outcome.objective
+    steps = [(step["baseline"], step["system"]) for step in told["steps"]["test"] if step["metric"] == "ndcg_10"]
+    assert steps == [("round 0", "round 1"), ("round 1", "round 2")]
+    # Each round has changed the model: its own tuples were trained on.
+    assert len({dev[f"round {i}"]["ndcg_10"] for i in range(3)}) == 3
+    for split in ("dev", "test"):
+        assert "round 2" in (outcome.artifact.path / f"ndcg_10-{split}.svg").read_text()
+
+
+def test_no_metric_of_the_teacher_looks_deeper_than_what_it_reranked(outcome):
+    told = json.loads((outcome.artifact.path / "rounds.json").read_text())
+    assert set(told["means"]["test"]["teacher, re-ranking"]) == {"ndcg_10", "mrr_10", "success_5"}
+
+
+def test_round_two_mines_with_the_model_of_round_one(outcome):
+    inputs = outcome.artifact.manifest["inputs"]
+    index = Artifact.open(inputs["round_2_index"]["path"])
+    assert index.manifest["inputs"]["model"]["digest"] == inputs["round_1_model"]["digest"]
+    mined = Artifact.open(inputs["round_2_mined"]["path"])
+    run = Artifact.open(mined.manifest["inputs"]["run"]["path"])
+    assert run.manifest["inputs"]["index"]["digest"] == index.digest
+
+
+def test_a_second_call_does_nothing_and_says_the_same(lab, outcome, capsys):
+    before = lab.artifacts()
+    again = lab("rounds", *TWO)
+    assert again.artifact.digest == outcome.artifact.digest
+    assert again.text == outcome.text
+    assert lab.artifacts() == before
+    made = [line for line in capsys.readouterr().err.splitlines() if ": /" in line or "going on" in line]
+    assert made == []
+
+
+def test_a_dry_run_says_what_a_changed_key_makes_again_and_does_nothing(lab, outcome, capsys):
+    before = lab.artifacts()
+    assert "to do" not in states(dry(lab, capsys, *TWO)).values()
+    text = dry(lab, capsys, *TWO, "teacher_optim.lr=2e-3")
+    found = states(text)
+    assert "optim.lr 0.001 -> 0.002" in text
+    first = ("teacher", "round 1 scores", "round 1 tuples", "round 1 model", "round 2 index", "round 2 mined")
+    assert all(found[step] == "to do" for step in first)
+    earlier = (
+        "start",
+        "pairwise",
+        "round 1 index",
+        "round 1 found",
+        "round 1 mined",
+        "test of untrained",
+        "test of bm25",
+    )
+    assert all(found[step] == "done" for step in earlier)
+    assert lab.artifacts() == before
+
+
+def test_a_dry_run_of_nothing_says_so(fresh_lab, capsys):
+    found = states(dry(fresh_lab, capsys, *TWO))
+    assert set(found.values()) == {"to do"}
+    assert {place.split("/")[0] for place in fresh_lab.artifacts()} == {"collections"}
+
+
+def test_the_verbs_one_by_one_make_what_the_rounds_make(lab, outcome):
+    inputs = outcome.artifact.manifest["inputs"]
+    teacher = lab("teacher").artifact
+    assert teacher.digest == inputs["teacher"]["digest"]
+    mined = lab("mine", f"run={inputs['round_1_found']['path']}", "mine.ranks=[1,30]").artifact
+    assert mined.digest == inputs["round_1_mined"]["digest"]
+    scores = lab("score", f"candidates={mined.path}", f"teachers={teacher.path}").artifact
+    assert scores.digest == inputs["round_1_scores"]["digest"]
+    tuples = lab("tuples", f"scores={scores.path}").artifact
+    assert tuples.digest == inputs["round_1_tuples"]["digest"]
+    start = inputs["start"]["path"]
+    distil = ["examples=pools", f"examples.pools={tuples.path}", "loss=kl", "train.negatives=3", f"model={start}"]
+    taken = ["!projection", "!projection.dim", "!text.query_length", "!text.document_length", "!backbone.name"]
+    model = lab("train", *distil, *taken, "!examples.ranks").artifact
+    assert model.digest == inputs["round_1_model"]["digest"]
+
+
+def test_exported_tuples_train_another_model(lab, outcome, tmp_path, capsys):
+    scores = outcome.artifact.manifest["inputs"]["round_1_scores"]["path"]
+    for name, form in (("tuples.jsonl", "stanford"), ("tuples.parquet", "pylate")):
+        file = tmp_path / name
+        lab("tuples", f"scores={scores}", f"export.file={file}", f"export.format={form}", "export.ways=4")
+        assert "20 tuples of 4 documents, epoch 0" in capsys.readouterr().out
+        assert file.stat().st_size
+    first = json.loads((tmp_path / "tuples.jsonl").read_text().splitlines()[0])
+    assert len(first) == 5
+    given = ("examples=tuples", f"examples.file={tmp_path / 'tuples.jsonl'}", "loss=kl", "train.negatives=3")
+    assert lab("train", *given, "!examples.ranks").artifact.manifest["counts"]["examples"] == 20
+
+
+def test_a_single_vector_baseline_is_not_trained(lab, outcome):
+    single = outcome.artifact.manifest["inputs"]["single_vector"]["path"]
+    taken = ["!projection", "!projection.dim", "!text.query_length", "!text.document_length", "!backbone.name"]
+    with pytest.raises(ConfigError, match="single-vector model"):
+        lab("train", f"model={single}", *taken)
+
+
+def test_distilling_without_scores_is_refused(lab):
+    with pytest.raises(ConfigError, match="teacher"):
+        lab("train", "loss=kl")
+
+
+def test_a_teacher_can_be_a_file_of_scores_or_an_ensemble(lab, outcome, tmp_path):
+    inputs = outcome.artifact.manifest["inputs"]
+    candidates, teacher = inputs["round_1_mined"]["path"], inputs["teacher"]["path"]
+    alone = lab("score", f"candidates={candidates}", f"teachers={teacher}").artifact
+    both = lab("score", f"candidates={candidates}", f"teachers=[{teacher},{inputs['pairwise']['path']}]").artifact
+    assert both.manifest["counts"]["teachers"] == 2
+    assert both.digest != alone.digest
+    file = tmp_path / "scores.trec"
+    file.write_text("q0 Q0 d0-0 1 2.5 t\n")
+    given = lab("teacher", "teacher=scores", f"teacher.file={file}", *NO_TRAINING).artifact
+    assert read_trec(given.path / "run.trec.gz")["q0"].ids == ("d0-0",)
+    with pytest.raises(DataError, match=r"no score for \d+ of 220 pairs"):
+        lab("score", f"candidates={candidates}", f"teachers={given.path}")
+
+
+STEPS = ("max_steps", "batch_queries", "negatives", "precision", "log_every", "judge_every", "checkpoint_every")
+NO_TRAINING = [*(f"!{key}" for key in TEACHER), *(f"!teacher_train.{key}" for key in STEPS)]
+
+
+def test_a_given_teacher_has_a_head_and_reads_no_key_of_the_training(lab, tiny_backbone):
+    given = ("teacher=checkpoint", f"teacher.name={tiny_backbone}", "teacher.max_length=40")
+    with pytest.raises(ConfigError, match="no head that scores pairs"):
+        lab("teacher", *given, *NO_TRAINING)
+    with pytest.raises(ConfigError, match="would change nothing"):
+        lab("teacher", *given, *NO_TRAINING, "teacher_train.max_steps=2")
+
+
+def test_rounds_without_baselines_from_the_model_before(lab, outcome):
+    chained = ("rounds.count=1", "rounds.each.model.model=previous", "lexical=false", "single_vector=null")
+    made = lab("rounds", *chained, "name=chained").artifact
+    inputs = made.manifest["inputs"]
+    model = Artifact.open(inputs["round_1_model"]["path"])
+    assert model.manifest["inputs"]["start"]["digest"] == inputs["pairwise"]["digest"]
+    assert not any("bm25" in role or "single" in role for role in inputs)
+
+
+def test_a_number_of_rounds_is_no_choice_from_the_group():
+    assert _meant("rounds", "rounds=2") == "rounds.count=2"
+    assert _meant("rounds", "rounds=1,2") == "rounds.count=1,2"
+    assert _meant("rounds", "rounds=denoised") == "rounds=denoised"
+    assert _meant("train", "rounds=2") == "rounds=2"
+
+
+ONCE = {"start": {"stage": "init"}, "pairwise": {"stage": "train", "model": "start"}}
+MODEL = {"stage": "train", "model": "previous"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, None),
+        ({"count": -1}, "count=-1"),
+        ({"first": "pairwize"}, "first=pairwize is none of the steps of once: start, pairwise"),
+        ({"each": {"other": MODEL}}, "no step 'model'"),
+        ({"each": {"model": {"stage": "distill"}}}, "stage=distill is none of"),
+        ({"each": {"model": {"stage": "train"}}}, "does not say what it takes as 'model'"),
+        ({"each": {"model": {**MODEL, "run": "start"}}}, "a train takes no 'run'"),
+        ({"each": {"model": {"stage": "train", "model": "later"}, "later": MODEL}}, "is no step before it"),
+        ({"each": {"model": {"stage": "train", "model": ["start", "previous"]}}}, "takes one step, not 2"),
+        ({"once": {**ONCE, "bad": {"stage": "train", "model": "previous"}}}, "previous is no step before it"),
+        ({"each": {"start": MODEL, "model": MODEL}}, "a step of once has that name too"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused_with_its_place(changed, told):
+    plan = {"count": 1, "first": "pairwise", "once": ONCE, "each": {"model": MODEL}} | changed
+    problems = Rounds.problems(**plan)
+    assert (problems == []) if told is None else any(told in problem for problem in problems), problems
