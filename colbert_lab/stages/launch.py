@@ -61,6 +61,7 @@ _UNNAMED = (
     "teachers",
     "scores",
     "export",
+    "pylate",
 )
 
 

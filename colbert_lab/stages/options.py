@@ -68,6 +68,14 @@ class Score:
 
 
 @dataclass
+class Pylate:
+    """A table in PyLate's columns to take tuples from (null: none), and which document of a row is its positive."""
+
+    file: str | None = None
+    positive: Literal["first", "best"] = "first"
+
+
+@dataclass
 class Export:
     """A file of one epoch's tuples: where (null: none), in whose format, how many documents each."""
 
@@ -118,5 +126,6 @@ class Options:
     rerank: Rerank = field(default_factory=Rerank)
     evaluate: Evaluate = field(default_factory=Evaluate)
     score: Score = field(default_factory=Score)
+    pylate: Pylate = field(default_factory=Pylate)
     export: Export = field(default_factory=Export)
     tracking: TrackingKeys = field(default_factory=TrackingKeys)

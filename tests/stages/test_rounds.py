@@ -122,10 +122,16 @@ def test_exported_tuples_train_another_model(lab, outcome, tmp_path, capsys):
         lab("tuples", f"scores={scores}", f"export.file={file}", f"export.format={form}", "export.ways=4")
         assert "20 tuples of 4 documents, epoch 0" in capsys.readouterr().out
         assert file.stat().st_size
+    imported = lab("tuples", f"pylate.file={tmp_path / 'tuples.parquet'}", "data=beir", f"data.root={lab.toy}").artifact
+    assert imported.manifest["counts"]["negatives_per_query"] == [3, 3, 3]
     first = json.loads((tmp_path / "tuples.jsonl").read_text().splitlines()[0])
     assert len(first) == 5
     given = ("examples=tuples", f"examples.file={tmp_path / 'tuples.jsonl'}", "loss=kl", "train.negatives=3")
     assert lab("train", *given, "!examples.ranks").artifact.manifest["counts"]["examples"] == 20
+    given = ("examples=pools", f"examples.pools={imported.path}", "loss=margin_mse", "train.negatives=3")
+    assert lab("train", *given, "!examples.ranks").artifact.manifest["counts"]["examples"] == 20
+    with pytest.raises(ConfigError, match="made of scores, or of a table"):
+        lab("tuples")
 
 
 def test_a_single_vector_baseline_is_not_trained(lab, outcome):
