@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ def create(node: DictConfig, **runtime: Any) -> Any:
 def say(text: str) -> None:
     """A line to the user, on the error stream, where progress goes too."""
     print(text, file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """`say`, the first time that this process says it: several steps of one verb would tell the same of their data."""
+    say(text)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fitting import fitted
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
-from colbert_lab.stages.making import Outcome, create, make, say
+from colbert_lab.stages.making import Outcome, create, make, say_once
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -64,7 +64,7 @@ def split_queries(cfg: DictConfig, collection: Collection) -> tuple[Qrels, Qrels
             f"{', '.join(collection.splits) or 'none'}\ntry: splits.train=NAME splits.dev=NAME, or dev.queries=0"
         )
     rest, held = holdout(training, cfg.dev.holdout, cfg.seed)
-    say(f"no split {cfg.splits.dev!r}: {len(held)} training queries are held out to choose the best model by")
+    say_once(f"no split {cfg.splits.dev!r}: {len(held)} training queries are held out to choose the best model by")
     return rest, held
 
 
