@@ -213,3 +213,67 @@ def test_a_plan_that_cannot_be_followed_is_refused_with_its_place(changed, told)
     plan = {"count": 1, "first": "pairwise", "once": ONCE, "each": {"model": MODEL}} | changed
     problems = Rounds.problems(**plan)
     assert (problems == []) if told is None else any(told in problem for problem in problems), problems
+
+
+KEYS = {
+    "mine": {
+        "mine.depth": ("mine.depth=4",),
+        "mine.ranks": ("mine.ranks=[3,20]",),
+        "mine.min_grade": ("mine.min_grade=3",),
+        "mine.positives": ("mine.positives=1",),
+        "mine.unjudged": ("mine.unjudged=true",),
+        "dev.holdout": ("dev.holdout=3", "splits.dev=none"),
+    },
+    "score": {
+        "score.normalise": ("score.normalise=z_score",),
+        "score.weights": ("score.weights=[1.0,3.0]", "score.normalise=min_max"),
+    },
+    "tuples": {
+        "tuples.margin": ("tuples.margin=0.0",),
+        "tuples.against": ("tuples.against=worst", "tuples.margin=0.0"),
+        "tuples.relabel": ("tuples.relabel=always",),
+        "tuples.worst_positive_rank": ("tuples.worst_positive_rank=1",),
+    },
+    "teacher": {
+        "teacher.max_length": ("teacher.max_length=20",),
+        "teacher.dev_candidates": ("teacher.dev_candidates=12",),
+        "teacher_loss": ("loss@teacher_loss=hinge",),
+        "teacher_optim.lr": ("teacher_optim.lr=2e-3",),
+        "teacher_schedule": ("schedule@teacher_schedule=constant",),
+        "teacher_train.negatives": ("teacher_train.negatives=1",),
+        "teacher_train.attention_dropout": ("teacher_train.attention_dropout=0.5",),
+        "seed": ("seed=1",),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def given(lab, outcome, tmp_path_factory) -> dict[str, list[str]]:
+    """By verb, what it is given."""
+    inputs = outcome.artifact.manifest["inputs"]
+    run = tmp_path_factory.mktemp("run") / "all.trec"
+    found = read_trec(inputs["round_1_found"]["path"] + "/run.trec.gz")
+    lines = [f"{query} Q0 {d} 1 {s!r} t" for query, hits in found.items() for d, s in hits]
+    # A query of the test split, which has no judgements in train.
+    lines += [f"q30 Q0 {d} 1 {s!r} t" for d, s in next(iter(found.values()))]
+    run.write_text("\n".join(lines))
+    teachers = f"teachers=[{inputs['teacher']['path']},{inputs['pairwise']['path']}]"
+    return {
+        "mine": [f"run={run}", "data=beir", f"data.root={lab.toy}", "mine.ranks=[1,30]"],
+        "score": [f"candidates={inputs['round_1_mined']['path']}", teachers],
+        "tuples": [f"scores={inputs['round_1_scores']['path']}"],
+        "teacher": [],
+    }
+
+
+@pytest.mark.parametrize(("verb", "key"), [(verb, key) for verb, keys in KEYS.items() for key in keys])
+def test_every_key_of_the_steps_changes_something(lab, given, verb, key):
+    change, *context = KEYS[verb][key]
+
+    def facts(*overrides):
+        taken = {override.partition("=")[0] for override in overrides}
+        kept = [one for one in given[verb] if one.partition("=")[0] not in taken]
+        artifact = lab(verb, *kept, *overrides).artifact
+        return artifact.digest, artifact.manifest["counts"]
+
+    assert facts(*context, change) != facts(*context)

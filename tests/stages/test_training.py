@@ -8,6 +8,7 @@ import yaml
 from stages_toy import leaves, lines
 
 from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.models.cross_encoder import CrossEncoder
 from colbert_lab.run import read_trec, write_trec
 from colbert_lab.stages.launch import conf_dir
 
@@ -187,9 +188,10 @@ def test_without_steps_the_start_is_the_result(lab, chain):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs(lab, tmp_path, experiment):
+def test_every_experiment_runs(lab, tmp_path, tiny_backbone, experiment):
     own = yaml.safe_load((conf_dir() / "experiment" / f"{experiment}.yaml").read_text())
-    cfg, _, choices = lab.compose("pipeline", "!all", f"experiment={experiment}")
+    verb = "rounds" if "rounds" in own else "pipeline"
+    cfg, _, choices = lab.compose(verb, "!all", f"experiment={experiment}")
     overrides = [f"experiment={experiment}", "train.max_steps=2", "train.batch_queries=2", "text.document_length=100"]
     overrides += ["!projection", *(f"~data.{key}" for key in own.get("data", {}))]
     if choices["examples"] == "triples":
@@ -197,5 +199,14 @@ def test_every_experiment_runs(lab, tmp_path, experiment):
         overrides += [f"examples.file={tmp_path / 'triples.tsv'}", "!examples.ranks"]
     if "dim" not in cfg.projection:
         overrides.append("!projection.dim")
-    systems = json.loads((lab("pipeline", *overrides).artifact.path / "metrics.json").read_text())["systems"]
-    assert "trained" in systems
+    if verb == "rounds":
+        overrides += ["rounds.count=1", "splits.train=train", "splits.dev=dev", "splits.test=test"]
+    if choices.get("teacher") == "checkpoint":
+        CrossEncoder.from_pretrained(str(tiny_backbone), 40, 0).save(tmp_path)
+        overrides += [f"teacher.name={tmp_path}", "!teacher.dev_candidates", "!teacher.backbone"]
+        overrides += [f"!{one.partition('=')[0]}" for one in lab.arguments("teacher") if one.startswith("teacher_")]
+    made = lab(verb, *overrides).artifact.path
+    if verb == "rounds":
+        assert "round 1" in json.loads((made / "rounds.json").read_text())["means"]["test"]
+    else:
+        assert "trained" in json.loads((made / "metrics.json").read_text())["systems"]
