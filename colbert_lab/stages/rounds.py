@@ -25,7 +25,7 @@ from colbert_lab.stages.rounds_report import System, conclude
 from colbert_lab.stages.score import rerank_with, score_candidates_of
 from colbert_lab.stages.search import search_index
 from colbert_lab.stages.sections import named, section
-from colbert_lab.stages.teacher import teacher
+from colbert_lab.stages.teacher import check_teacher, teacher
 from colbert_lab.stages.train import split_queries, train
 from colbert_lab.stages.tuples import make_tuples
 
@@ -42,6 +42,7 @@ def run(cfg: DictConfig) -> Outcome | str:
     collection = open_collection(cfg)
     check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
     collection.qrels(cfg.splits.test)
+    check_teacher(cfg)
     with dry_run(cfg.dry_run):
         work = _Work(cfg, collection)
         models = work.models()

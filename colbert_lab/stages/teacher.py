@@ -13,7 +13,7 @@ from colbert_lab.run import read_trec, write_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fitting import fitted
 from colbert_lab.stages.lexical import lexical_run
-from colbert_lab.stages.making import Outcome, create, make
+from colbert_lab.stages.making import Outcome, create, make, say
 from colbert_lab.stages.sections import section
 from colbert_lab.stages.train import split_queries, training_examples
 from colbert_lab.tracking.tracker import Tracker
@@ -63,6 +63,14 @@ def run(cfg: DictConfig) -> Outcome:
     best = made.manifest["counts"].get("dev", {}).get("ndcg_10")
     text = "" if best is None else f", re-ranks dev with nDCG@10 {best:.4f}"
     return Outcome(made, f"teacher{text}: {made.path}", best, "dev_ndcg_10")
+
+
+def check_teacher(cfg: DictConfig) -> None:
+    """Raise the ConfigError that making the teacher would raise, before what comes ahead of it is made."""
+    from colbert_lab.training.cross_encoder import check_loss
+
+    if cfg.teacher._target_.endswith(TrainedTeacher.__name__):
+        check_loss(create(cfg.teacher_loss))
 
 
 def teacher(cfg: DictConfig, collection: Collection, path: str | None = None) -> Artifact:
@@ -156,4 +164,8 @@ def _fit(
     if found is not None:
         run = read_trec(found.path / "run.trec.gz")
         sample = DevCandidates.draw(collection, dev, run, cfg.dev.queries, chosen.dev_candidates, cfg.seed)
+        judged = sum(grade > 0 for grades in sample.qrels.values() for grade in grades.values())
+        say(
+            f"judged on {len(sample.qrels)} dev queries: BM25 did not bring {sample.unfound} of {judged} relevant documents"
+        )
     return fit(module, stream, sample, plan, folder, tracker)

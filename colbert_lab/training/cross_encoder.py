@@ -29,13 +29,7 @@ class CrossEncoderModule(RankingModule):
         entropy_band: tuple[float, float] = (0.05, 0.95),
     ):
         """ConfigError where a term of the loss looks at other queries' documents."""
-        terms = [name for name, term in loss.terms.items() if term.scope == "batch"]
-        if terms:
-            raise ConfigError(
-                f"a cross-encoder scores a query with its own documents only, but terms of the loss look at other "
-                f"queries' documents: {', '.join(terms)}\n"
-                f"try: {' '.join(f'teacher_loss.terms.{name}.weight=0' for name in terms)}"
-            )
+        check_loss(loss)
         super().__init__(model, loss, optimiser, factor, seed)
         self._watch = TeacherWatch(loss, entropy_band) if loss.needs_targets else None
 
@@ -51,3 +45,14 @@ class CrossEncoderModule(RankingModule):
         """The margin; with a teacher, how it and the student stand to each other."""
         found = super().figures(scores, batch)
         return found if self._watch is None else found | self._watch.figures(scores.values, batch.targets)
+
+
+def check_loss(loss: WeightedLoss) -> None:
+    """ConfigError where a term of the loss looks at other queries' documents."""
+    terms = [name for name, term in loss.terms.items() if term.scope == "batch"]
+    if terms:
+        raise ConfigError(
+            f"a cross-encoder scores a query with its own documents only, but terms of the loss look at other "
+            f"queries' documents: {', '.join(terms)}\n"
+            f"try: {' '.join(f'teacher_loss.terms.{name}.weight=0' for name in terms)}"
+        )

@@ -20,6 +20,7 @@ from colbert_lab.models.precision import Precision
 from colbert_lab.run import Run, rank
 from colbert_lab.scoring.maxsim import maxsim_ragged
 from colbert_lab.tracking.tracker import Tracker
+from colbert_lab.training.interpolation import Interpolation
 from colbert_lab.training.module import RankingModule
 
 METRICS = ("ndcg_10", "mrr_10", "recall_50")
@@ -137,9 +138,17 @@ class DevCandidates:
 class DevEvaluation(pl.Callback):
     """Judge every `every` steps, at the start and at the end; keep the best model's weights in `directory`."""
 
-    def __init__(self, sample: Judge, every: int, directory: Path, precision: Precision, tracker: Tracker):
+    def __init__(
+        self,
+        sample: Judge,
+        every: int,
+        directory: Path,
+        precision: Precision,
+        tracker: Tracker,
+        interpolation: Interpolation,
+    ):
         self._sample, self._every, self._directory = sample, every, directory
-        self._precision, self._tracker = precision, tracker
+        self._precision, self._tracker, self._interpolation = precision, tracker, interpolation
         self.best = {"ndcg_10": float("-inf"), "step": -1}
         self._judged_at = -1
 
@@ -155,8 +164,12 @@ class DevEvaluation(pl.Callback):
             self.judge(trainer, pl_module)
 
     def judge(self, trainer: pl.Trainer, module: RankingModule) -> None:
-        """Judge the model as it is and keep its weights where it is the best so far."""
-        start, step = time.perf_counter(), trainer.global_step
+        """Judge the model, interpolated, and keep its weights where it is the best so far."""
+        with self._interpolation.applied():
+            self._judge(trainer.global_step, module)
+
+    def _judge(self, step: int, module: RankingModule) -> None:
+        start = time.perf_counter()
         means = self._sample.judge(module.model, self._precision)
         self._judged_at = step
         values = {f"val/{name}": value for name, value in means.items()}

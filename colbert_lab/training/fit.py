@@ -17,6 +17,7 @@ from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training.batches import BatchStream, TrainingData
 from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, TrainLog
 from colbert_lab.training.dev import DevEvaluation, Judge, keep_weights, recover
+from colbert_lab.training.interpolation import Interpolation
 from colbert_lab.training.module import RankingModule
 
 
@@ -27,8 +28,9 @@ class Training:
     max_steps: optimiser steps; 0 exports the start. batch_queries: queries a batch; `accumulate` batches make a step.
     negatives: negatives a query, drawn anew each epoch. document_length: cut training documents at so many ids, less
     than the model's own maximum, to train faster; null for the model's. attention_dropout: null for the backbone's; 0
-    saves a sixth of a step on a CPU. clip: largest gradient norm, 0 for none.
-    precision: of the forward pass; the weights are fp32. log_every, judge_every, checkpoint_every: in steps.
+    saves a sixth of a step on a CPU. interpolate: judge and export the weights this share of the way from the start's
+    to the trained ones (`Interpolation`); 1 for the trained. clip: largest gradient norm, 0 for none. precision: of the
+    forward pass; the weights are fp32. log_every, judge_every, checkpoint_every: in steps.
     """
 
     max_steps: int = 200
@@ -37,6 +39,7 @@ class Training:
     negatives: int = 1
     document_length: int | None = None
     attention_dropout: float | None = None
+    interpolate: float = 1.0
     clip: float = 2.0
     precision: Precision = "auto"
     log_every: int = 10
@@ -56,13 +59,17 @@ class Training:
             "checkpoint_every": 1,
             "clip": 0,
         }
-        dropout = values.get("attention_dropout")
-        wrong = isinstance(dropout, int | float) and not 0 <= dropout < 1
-        return [
+        found = [
             f"{name}={values[name]} must be at least {bound}"
             for name, bound in least.items()
             if isinstance(values.get(name), int | float) and values[name] < bound
-        ] + [f"attention_dropout={dropout} must be at least 0 and below 1"] * wrong
+        ]
+        dropout, share = values.get("attention_dropout"), values.get("interpolate")
+        if isinstance(dropout, int | float) and not 0 <= dropout < 1:
+            found.append(f"attention_dropout={dropout} must be at least 0 and below 1")
+        if isinstance(share, int | float) and not 0 < share <= 1:
+            found.append(f"interpolate={share} must be above 0, which would export the start, and at most 1")
+        return found
 
 
 def fit(
@@ -73,10 +80,12 @@ def fit(
     Without a judge (`dev`) the last weights are the result. Raises TrainingError where the loss is no number.
     """
     recover(work / "best")
+    # Before a checkpoint is loaded: the weights are still the start's.
+    interpolation = Interpolation(module.model, plan.interpolate)
     last = work / "last.ckpt"
     evaluation = None
     if dev is not None:
-        evaluation = DevEvaluation(dev, plan.judge_every, work / "best", plan.precision, tracker)
+        evaluation = DevEvaluation(dev, plan.judge_every, work / "best", plan.precision, tracker, interpolation)
     data = TrainingData(stream, plan.max_steps * plan.accumulate)
     resumed = _step_of(last)
     tracker.resumed(resumed)
@@ -93,7 +102,8 @@ def fit(
             trainer = _trainer(plan, [c for c in callbacks if c is not None], work)
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
     if evaluation is None:
-        keep_weights(module.export, work / "best")
+        with interpolation.applied():
+            keep_weights(module.export, work / "best")
         return {}
     if not plan.max_steps:
         evaluation.judge(trainer, module)  # Lightning calls no callback where there is nothing to do

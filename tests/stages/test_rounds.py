@@ -173,6 +173,12 @@ def test_a_given_teacher_has_a_head_and_reads_no_key_of_the_training(lab, tiny_b
         lab("teacher", *given, *NO_TRAINING, "teacher_train.max_steps=2")
 
 
+def test_a_teacher_that_cannot_be_trained_is_told_before_anything_is_made(fresh_lab):
+    with pytest.raises(ConfigError, match=r"try: teacher_loss.terms.in_batch.weight=0"):
+        fresh_lab("rounds", "teacher_loss.terms.in_batch.weight=1")
+    assert {place.split("/")[0] for place in fresh_lab.artifacts()} == {"collections"}
+
+
 def test_rounds_without_baselines_from_the_model_before(lab, outcome):
     chained = ("rounds.count=1", "rounds.each.model.model=previous", "lexical=false", "single_vector=null")
     made = lab("rounds", *chained, "name=chained").artifact

@@ -61,6 +61,7 @@ KNOBS = {
     "train.negatives": ("train.negatives=2",),
     "train.document_length": ("train.document_length=12",),
     "train.attention_dropout": ("train.attention_dropout=0.5",),
+    "train.interpolate": ("train.interpolate=0.5",),
     "train.clip": ("train.clip=0.01", "optim.eps=1e-2"),
     "train.precision": ("train.precision=bf16",),
     "train.log_every": ("train.log_every=2",),

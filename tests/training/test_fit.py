@@ -126,6 +126,18 @@ def test_judging_leaves_the_training_alone(tmp_path, fitted):
     assert same(often, never.state_dict())
 
 
+def test_interpolation_is_exported_and_judged_and_leaves_the_training_alone(tmp_path, fitted, tiny_model, sample):
+    trained, _ = fitted(tmp_path / "a" / "training", dev=None)
+    halfway, _ = fitted(tmp_path / "b" / "training", dev=None, interpolate=0.5)
+    assert same(halfway, trained.state_dict())
+    exported, start = load_model(tmp_path / "b" / "training" / "best"), tiny_model.state_dict()
+    for name, weight in exported.state_dict().items():
+        torch.testing.assert_close(weight, (start[name] + trained.model.state_dict()[name]) / 2)
+    _, best = fitted(tmp_path / "c" / "training", interpolate=0.5, judge_every=12)
+    kept = load_model(tmp_path / "c" / "training" / "best")
+    assert best["ndcg_10"] == sample.judge(kept, "fp32")["ndcg_10"]
+
+
 def test_dev_samples_are_seeded_and_bounded(collection):
     def draw(seed, queries=4, documents=20):
         return DevSample.draw(collection, collection.qrels("dev"), queries, documents, seed)

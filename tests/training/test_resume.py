@@ -47,6 +47,15 @@ def test_a_second_fit_goes_on_bit_for_bit(tmp_path, fitted, uninterrupted, step,
     assert same(load_model(work / "best"), load_model(whole / "training" / "best"))
 
 
+def test_an_interrupted_fit_interpolates_from_the_same_start(tmp_path, fitted):
+    fitted(tmp_path / "whole" / "training", interpolate=0.3)
+    with pytest.raises(OSError, match="batch 7"):
+        fitted(tmp_path / "training", interpolate=0.3, wrap=lambda stream: Stopping(stream, 7))
+    fitted(tmp_path / "training", interpolate=0.3)
+    ends = [load_model(folder / "training" / "best") for folder in (tmp_path, tmp_path / "whole")]
+    assert same(*ends)
+
+
 def test_a_finished_fit_called_again_changes_nothing(tmp_path, fitted, uninterrupted):
     module, best = fitted(tmp_path / "training")
     before = curves(tmp_path)
