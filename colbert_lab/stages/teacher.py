@@ -165,7 +165,6 @@ def _fit(
         run = read_trec(found.path / "run.trec.gz")
         sample = DevCandidates.draw(collection, dev, run, cfg.dev.queries, chosen.dev_candidates, cfg.seed)
         judged = sum(grade > 0 for grades in sample.qrels.values() for grade in grades.values())
-        say(
-            f"judged on {len(sample.qrels)} dev queries: BM25 did not bring {sample.unfound} of {judged} relevant documents"
-        )
+        missed = f"BM25 did not bring {sample.unfound} of {judged} relevant documents"
+        say(f"judged on {len(sample.qrels)} dev queries: {missed}")
     return fit(module, stream, sample, plan, folder, tracker)
