@@ -9,7 +9,7 @@ from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError
 from colbert_lab.run import Run
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.making import Outcome, create, input_of, make
+from colbert_lab.stages.making import Outcome, create, input_of, make, say
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.stages.train import split_queries
 from colbert_lab.tracking.tracker import Tracker
@@ -45,7 +45,10 @@ def mine_run(
 
         hits = read_run(str(given.path))[0] if found is None else found
         rows, counts = mine(hits, qrels, collection, create(cfg.mine))
-        counts["contaminated_test_queries"] = len(contaminated(list(qrels), _test_queries(cfg, collection), collection))
+        both = contaminated(list(qrels), _test_queries(cfg, collection), collection)
+        counts["contaminated_test_queries"] = len({training for training, _ in both})
+        if both:
+            say(f"{len(both):,} training queries are test queries too, {both[0]} for example: results will flatter")
         write_candidates(builder.path / "candidates.arrow", rows)
         builder.counts.update(counts)
         tracker.summary({f"mine/{name}": v for name, v in counts.items() if isinstance(v, int)})

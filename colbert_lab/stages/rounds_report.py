@@ -127,6 +127,8 @@ def _text(
                 for reason, lost in counts["dropped"].items()
                 if lost["total"]
             ]
+            if counts.get("contaminated_test_queries"):
+                shown.append(f"{counts['contaminated_test_queries']:,} of the queries are test queries too")
             parts.append(f"  {label}: {', '.join(shown)}")
     parts.append(f"\nbest by dev nDCG@10: {best}" if chosen else f"\nno dev split: the last, {best}, is the result")
     return "\n".join(parts) + "\n"

@@ -188,6 +188,23 @@ def test_rounds_without_baselines_from_the_model_before(lab, outcome):
     assert not any("bm25" in role or "single" in role for role in inputs)
 
 
+def test_training_on_the_test_queries_is_told(lab, outcome, capsys):
+    run = outcome.artifact.manifest["inputs"]["round_1_found"]["path"]
+    mined = lab("mine", f"run={run}", "splits.test=train", "mine.depth=5", "mine.min_grade=2").artifact
+    assert mined.manifest["counts"]["contaminated_test_queries"] == 20
+    assert "20 training queries are test queries too" in capsys.readouterr().err
+
+
+def test_without_dev_queries_the_last_round_is_the_result(lab):
+    quick = ("rounds.count=1", "lexical=false", "single_vector=null", "rounds.each.mined.run=bm25_train")
+    plan = ("+rounds.once.bm25_train.stage=lexical", "~rounds.each.index", "~rounds.each.found")
+    made = lab("rounds", *quick, *plan, "dev.queries=0", "name=nodev")
+    assert made.objective is None
+    assert "no dev split: the last, round 1, is the result" in made.text
+    mined = Artifact.open(made.artifact.manifest["inputs"]["round_1_mined"]["path"])
+    assert "-bm25-" in mined.manifest["inputs"]["run"]["path"]
+
+
 def test_a_number_of_rounds_is_no_choice_from_the_group():
     assert _meant("rounds", "rounds=2") == "rounds.count=2"
     assert _meant("rounds", "rounds=1,2") == "rounds.count=1,2"
