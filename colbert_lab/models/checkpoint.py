@@ -20,6 +20,7 @@ from colbert_lab.errors import ArtifactError
 from colbert_lab.models.backbone import load_encoder
 from colbert_lab.models.colbert import ColBERT
 from colbert_lab.models.encoding import Encoder
+from colbert_lab.models.record import read_record
 from colbert_lab.models.single_vector import SingleVector
 from colbert_lab.text.contract import Contract
 from colbert_lab.text.tokenizer import ColBERTTokenizer
@@ -62,7 +63,7 @@ def load_model(directory: str | Path) -> Encoder:
     saved with it.
     """
     directory = Path(directory)
-    record = _read_record(directory)
+    record = read_record(directory / CONTRACT_FILE, FORMAT, "checkpoint")
     tokenizer = ColBERTTokenizer(AutoTokenizer.from_pretrained(directory), Contract(**record["contract"]))
     found = _ids(tokenizer)
     for name, saved in record["ids"].items():
@@ -80,20 +81,6 @@ def load_model(directory: str | Path) -> Encoder:
         projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         projection.weight.data.copy_(weight)
     return ColBERT(backbone, tokenizer, projection, record["similarity"], record["provenance"]).eval()
-
-
-def _read_record(directory: Path) -> dict:
-    file = directory / CONTRACT_FILE
-    if not file.is_file():
-        raise ArtifactError(f"{directory} is no checkpoint: it has no {CONTRACT_FILE}")
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        written = record["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{file} cannot be read: {error}") from error
-    if written != FORMAT:
-        raise ArtifactError(f"{file} is of format {written}, this version reads {FORMAT}")
-    return record
 
 
 def _ids(tokenizer: ColBERTTokenizer) -> dict:

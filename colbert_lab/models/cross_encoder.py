@@ -20,6 +20,7 @@ from colbert_lab.errors import ArtifactError, ConfigError, DataError
 from colbert_lab.models.backbone import aligned, explained, has_safetensors, max_positions, resolve
 from colbert_lab.models.encoding import batches
 from colbert_lab.models.precision import Precision, autocast
+from colbert_lab.models.record import read_record
 from colbert_lab.progress import Progress
 
 FORMAT = 1
@@ -111,7 +112,7 @@ class CrossEncoder(nn.Module):
     def load(cls, directory: str | Path) -> "CrossEncoder":
         """Read what `save` wrote; the same scores, bit for bit. ArtifactError where it is no cross-encoder of ours."""
         directory = Path(directory)
-        record = _read_record(directory)
+        record = read_record(directory / RECORD_FILE, FORMAT, "cross-encoder")
         model, tokenizer, fresh = _load(str(directory), str(directory), 0, attention=record["attention"])
         if fresh:
             raise ArtifactError(f"{directory} has no weights of a head, which were saved with it; they were changed")
@@ -257,17 +258,3 @@ def _load(
             "the cross-encoder",
         )
     return aligned(model), tokenizer, bool(info["missing_keys"])
-
-
-def _read_record(directory: Path) -> dict:
-    file = directory / RECORD_FILE
-    if not file.is_file():
-        raise ArtifactError(f"{directory} is no cross-encoder: it has no {RECORD_FILE}")
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        written = record["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{file} cannot be read: {error}") from error
-    if written != FORMAT:
-        raise ArtifactError(f"{file} is of format {written}, this version reads {FORMAT}")
-    return record
