@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> Outcome | str:
         models = work.models()
         judged = work.judge(models)
         if cfg.dry_run:
-            return work.told(judged)
+            return work.told()
         return conclude(cfg, collection, work.judgements(), judged, work.made)
 
 
@@ -92,7 +92,7 @@ class _Work:
             systems.append(System(f"{name}, re-ranking", runs, reranks=True))
         return systems
 
-    def told(self, systems: list[System]) -> str:
+    def told(self) -> str:
         """What is done and what is to do, line by line."""
         width = max(len(label) for label, _, _ in self._lines)
         lines = [f"{label:<{width}}  {state:<5}  {why}" for label, state, why in self._lines]
@@ -108,7 +108,9 @@ class _Work:
             "train": lambda model: train(cfg, self.collection, model[0]),
             "teacher": lambda: teacher(cfg, self.collection),
             "bm25": lambda: lexical_teacher(cfg, self.collection),
-            "lexical": lambda: lexical_run(cfg, self.collection, cfg.splits.train, self._queries(), cfg.mine.ranks[1]),
+            "lexical": lambda: lexical_run(
+                cfg, self.collection, cfg.splits.train, sorted(self.training), cfg.mine.ranks[1]
+            ),
             "index": lambda model: index_with(cfg, model[0], self.collection),
             "search": lambda index: self._searched(cfg, index[0], cfg.splits.train, self.training, cfg.mine.ranks[1]),
             "mine": lambda run: mine_run(cfg, self.collection, self.training, run[0]),
@@ -194,9 +196,6 @@ class _Work:
 
     def _searched(self, cfg: DictConfig, index: Artifact, split: str, qrels: Qrels, k: int | None) -> Artifact:
         return search_index(cfg, index, self.collection, split, some=sorted(qrels), k=k)
-
-    def _queries(self) -> list[str]:
-        return sorted(self.training)
 
     def _distil(self, cfg: DictConfig, model: Artifact, tuples: Artifact) -> Artifact:
         view = section(cfg, "distil")

@@ -11,9 +11,9 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.evaluation.comparison import Compared, chain
 from colbert_lab.evaluation.metrics import Evaluation
-from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.evaluate import judge
 from colbert_lab.stages.making import Outcome, make
+from colbert_lab.stages.rerank import read_run
 from colbert_lab.tracking.read import seconds, summary
 from colbert_lab.tracking.tracker import Tracker
 
@@ -26,7 +26,7 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class System:
-    """One line of the tables: its name, its runs by split, whether it is the model of a round."""
+    """One line of the tables: its name, its runs by split, whether it is a round's model, or re-ranks another's run."""
 
     name: str
     runs: Mapping[str, Artifact]
@@ -44,9 +44,9 @@ def conclude(
     """Judge all systems on every split of `judgements`; the best round is chosen by dev, or is the last without one."""
     evaluations: dict[str, dict[str, Evaluation]] = {}
     metrics: dict[str, Artifact] = {}
+    rounds = [system.name for system in systems if system.is_round]
     for split, qrels in judgements.items():
-        runs = {system.name: (_read(system.runs[split]), system.runs[split]) for system in systems}
-        rounds = [system.name for system in systems if system.is_round]
+        runs = {system.name: read_run(str(system.runs[split].path)) for system in systems}
         metrics[split], evaluations[split] = judge(
             cfg,
             collection,
@@ -63,7 +63,7 @@ def conclude(
         for split, found in evaluations.items()
     }
     text = _text(metrics, steps, made, best, bool(dev), cfg)
-    inputs = {**{f"metrics_{split}": one for split, one in metrics.items()}}
+    inputs = {f"metrics_{split}": one for split, one in metrics.items()}
     inputs |= {label.replace(" ", "_"): one for label, one in made.items()}
 
     def work(builder: Builder, tracker: Tracker) -> None:
@@ -151,7 +151,3 @@ def _costs(made: Mapping[str, Artifact]) -> str:
 def _step(one: Compared) -> dict[str, Any]:
     facts = {"system": one.system, "baseline": one.baseline, "metric": one.metric, "p": one.p, "p_alone": one.test.p}
     return facts | {"difference": one.test.mean_difference, "low": one.test.low, "high": one.test.high}
-
-
-def _read(artifact: Artifact) -> Run:
-    return read_trec(artifact.path / "run.trec.gz", depth=artifact.manifest["counts"]["depth"])

@@ -13,7 +13,7 @@ import torch
 
 from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.evaluation.metrics import evaluate, parse_metrics
+from colbert_lab.evaluation.metrics import evaluate, within_depth
 from colbert_lab.models.cross_encoder import CrossEncoder, score_pairs
 from colbert_lab.models.encoding import Encoder, encode
 from colbert_lab.models.precision import Precision
@@ -131,8 +131,7 @@ class DevCandidates:
 
     def judge(self, model: CrossEncoder, precision: Precision) -> dict[str, float]:
         """The dev metrics of a model, by name; those that look deeper than the candidates are left out."""
-        names = [metric.name for metric in parse_metrics(METRICS) if metric.k <= self.run.depth]
-        return evaluate(self.rerank(model, precision), self.qrels, names).means
+        return evaluate(self.rerank(model, precision), self.qrels, within_depth(METRICS, self.run.depth)).means
 
 
 class DevEvaluation(pl.Callback):

@@ -1,5 +1,6 @@
 """RankingModule: what every training step has in common. Seed, score, take the loss, note the figures, clip, step."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class Scores(NamedTuple):
         return self.values if self.values.shape[1] == width else own_columns(self.values, width, self.offset)
 
 
-class RankingModule(pl.LightningModule):
+class RankingModule(pl.LightningModule, ABC):
     """A model that learns to rank the documents of a batch; a subclass says how it scores and how it is saved.
 
     `optimiser` makes an optimiser of parameters; `factor` maps a step to a factor on the learning rate. `last` holds
@@ -52,13 +53,13 @@ class RankingModule(pl.LightningModule):
         self._optimiser, self._factor, self._seed = optimiser, factor, seed
         self.last: dict[str, float] = {}
 
+    @abstractmethod
     def scores(self, batch: RankingBatch) -> Scores:
         """The model's scores of a batch: all pairs where the loss looks at other queries' documents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, directory: Path) -> None:
         """Write the model as it is into an existing directory."""
-        raise NotImplementedError
 
     def figures(self, scores: Scores, batch: RankingBatch) -> dict[str, float]:
         """What else to log of a batch, from its detached scores."""
