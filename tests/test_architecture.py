@@ -20,8 +20,8 @@ FLOORS = (
     ("stages",),
     ("cli",),
 )
-# Rooms of one floor that use each other: a model holds its tokenizer, training tells a tracker.
-BESIDE = {("models", "text"), ("training", "tracking"), ("artifact", "errors"), ("run", "errors")}
+# Rooms of one floor that use each other: a model holds its tokenizer, a lexical index its BM25, training a tracker.
+BESIDE = {("models", "text"), ("index", "search"), ("training", "tracking"), ("artifact", "errors"), ("run", "errors")}
 HOMES = {
     "hydra": ["stages/*"],
     "omegaconf": ["stages/*"],

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.index.store import Store, StoreDtype, StoreWriter
+from colbert_lab.errors import ConfigError
+from colbert_lab.index.files import Files
+from colbert_lab.index.rows import check_search
+from colbert_lab.index.store import Store, StoreDtype, StoreWriter, edit_rows, stage
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits, Run
 from colbert_lab.scoring.maxsim import Similarity, maxsim_ragged
@@ -24,6 +26,7 @@ class ExactIndexKind:
     """`index=exact`: all token embeddings as they are, in `dtype`."""
 
     dtype: StoreDtype = "fp16"
+    takes: ClassVar[Literal["embeddings"]] = "embeddings"
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> StoreWriter:
         """Begin, or go on with, the store in this directory."""
@@ -31,21 +34,23 @@ class ExactIndexKind:
 
     def open(self, directory: Path) -> "ExactIndex":
         """The finished index in this directory."""
-        return ExactIndex(Store.open(directory))
+        return ExactIndex(directory)
 
 
 class ExactIndex:
     """Brute-force MaxSim over a store."""
 
-    def __init__(self, store: Store):
-        self._store = store
-        self._rows = {document: row for row, document in enumerate(store.ids)}
-        # Equal scores are ordered by id: the place of each row among the sorted ids.
-        self._id_order = np.empty(len(store.ids), dtype=np.int64)
-        self._id_order[sorted(range(len(store.ids)), key=store.ids.__getitem__)] = np.arange(len(store.ids))
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._store = Store.open(directory)
+
+    @property
+    def ids(self) -> list[str]:
+        """The documents that it holds."""
+        return self._store.rows.ids
 
     def __len__(self) -> int:
-        return len(self._store.ids)
+        return len(self._store.rows)
 
     @property
     def similarity(self) -> Similarity:
@@ -53,43 +58,68 @@ class ExactIndex:
         return self._store.facts["similarity"]
 
     def stats(self) -> dict[str, Any]:
-        """Documents, vectors, dimensions, dtype and bytes of the values."""
-        values = self._store.embeddings.values
-        return {**self._store.facts, "bytes": values.numel() * values.element_size()}
+        """Documents, vectors, dimensions, dtype and bytes of all files."""
+        return {**self._store.facts, "bytes": self._store.files.bytes()}
+
+    def verify(self) -> None:
+        """Read every file; ArtifactError names the first that is not as it was written."""
+        self._store.files.verify()
 
     def embeddings(self, ids: Sequence[str]) -> Ragged:
         """The stored embeddings of these documents; DataError for an id that is not in the index."""
-        unknown = [i for i in ids if i not in self._rows]
-        if unknown:
-            raise DataError(f"{len(unknown)} documents are not in the index, {unknown[0]!r} is the first")
-        return self._store.embeddings.select([self._rows[i] for i in ids])
+        return self._store.embeddings.select(self._store.rows.of(ids).tolist())
 
-    def search(self, query_ids: Sequence[str], queries: Ragged, k: int) -> Run:
-        """The best min(k, N) of every query by exact MaxSim, equal scores by id.
+    def add(self, ids: Sequence[str], documents: Ragged) -> None:
+        """Add documents; all are there when it returns, or none. DataError for an id that is there already."""
+        self._edit(added=ids, documents=documents)
 
-        A query vector's dimension must be the store's. Memory is bounded by the tile sizes, not by N.
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove documents from every later search; their vectors stay on the disk. DataError for an unknown id."""
+        self._edit(removed=ids)
+
+    def update(self, ids: Sequence[str], documents: Ragged) -> None:
+        """Put other embeddings in the place of these documents' own; DataError for an unknown id."""
+        self._edit(added=ids, documents=documents, replace=True)
+
+    def _edit(self, removed=(), added=(), documents: Ragged | None = None, replace: bool = False) -> None:
+        files = Files.edit(self._directory)
+        edit_rows(files, self._store.rows, removed, added, replace)
+        if documents is not None:
+            stage(files, added, documents)
+        files.commit()
+        self._store = Store.open(self._directory)
+
+    def search(
+        self,
+        query_ids: Sequence[str],
+        queries: Ragged,
+        k: int,
+        only: Sequence[str] | None = None,
+        probe: None = None,
+    ) -> Run:
+        """The best min(k, N) of every query (of `only` these documents) by exact MaxSim, equal scores by id.
+
+        A query vector's dimension must be the store's. Memory is bounded by the tile sizes, not by N. There is nothing
+        to probe: ConfigError where `probe` is given.
         """
-        if k < 1:
-            raise ConfigError(f"k={k}, but at least one document must be asked for\ntry: k=1000")
-        if queries.dim != self._store.embeddings.dim:
-            raise ConfigError(
-                f"the queries' vectors have {queries.dim} dimensions, the index {self._store.embeddings.dim}"
-            )
+        check_search(k, queries.dim, self._store.embeddings.dim)
+        if probe is not None:
+            raise ConfigError(f"an exact index has nothing to probe, {type(probe).__name__} was given\ntry: probe=auto")
+        allowed = self._store.rows.allowed(only)
         hits = []
         for first, last in _query_batches(queries.lengths.tolist()):
-            hits += self._search_batch(queries[first:last], k)
+            hits += self._search_batch(queries[first:last], k, allowed)
         return Run(dict(zip(query_ids, hits, strict=True)), depth=k)
 
-    def _search_batch(self, queries: Ragged, k: int) -> list[Hits]:
+    def _search_batch(self, queries: Ragged, k: int, allowed: np.ndarray) -> list[Hits]:
         best: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(queries)
         for first, tile in self._tiles():
-            scores = maxsim_ragged(queries, tile, self.similarity).numpy()
+            rows = np.flatnonzero(allowed[first : first + len(tile)])
+            scores = maxsim_ragged(queries, tile, self.similarity).numpy()[:, rows]
             for i, row_scores in enumerate(scores):
-                kept, rows = best[i]
-                best[i] = _keep_best(
-                    np.concatenate([kept, row_scores]), np.concatenate([rows, np.arange(first, first + len(tile))]), k
-                )
-        return [self._hits(scores, rows, k) for scores, rows in best]
+                kept, kept_rows = best[i]
+                best[i] = _keep_best(np.concatenate([kept, row_scores]), np.concatenate([kept_rows, rows + first]), k)
+        return [self._store.rows.best(scores, rows, k) for scores, rows in best]
 
     def _tiles(self) -> Iterator[tuple[int, Ragged]]:
         embeddings = self._store.embeddings
@@ -100,10 +130,6 @@ class ExactIndex:
             last = max(first + 1, int(np.searchsorted(ends, ends[first] + step, side="right")) - 1)
             yield first, embeddings[first:last].to(dtype=torch.float32)
             first = last
-
-    def _hits(self, scores: np.ndarray, rows: np.ndarray, k: int) -> Hits:
-        order = np.lexsort((self._id_order[rows], -scores))[:k]
-        return Hits(tuple(self._store.ids[rows[i]] for i in order), scores[order].astype(np.float64))
 
 
 def _keep_best(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -160,4 +160,63 @@ def test_embeddings_and_stats(tmp_path):
     assert len(made) == 4
     assert made.similarity == "cosine"
     stats = made.stats()
-    assert (stats["documents"], stats["vectors"], stats["bytes"], stats["dim"]) == (4, 6, 6 * 8 * 2, 8)
+    assert (stats["documents"], stats["vectors"], stats["dim"]) == (4, 6, 8)
+    assert stats["bytes"] == sum(file.stat().st_size for file in tmp_path.iterdir())
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), edits=st.lists(st.sampled_from(["add", "delete", "update"]), min_size=1, max_size=6))
+def test_edited_is_rebuilt(tmp_path_factory, seed, edits):
+    """After any edits a search finds what an index made anew of the same documents finds."""
+    rng = np.random.default_rng(seed)
+    held = {f"d{i}": vectors(seed + i, [2])[0] for i in range(3)}
+    made = index(tmp_path_factory.mktemp("edited"), Ragged.from_list(list(held.values())), list(held))
+    for number, edit in enumerate(edits):
+        if edit == "delete" and held:
+            gone = str(rng.choice(sorted(held)))
+            made.delete([gone])
+            del held[gone]
+        elif edit == "update" and held:
+            changed = str(rng.choice(sorted(held)))
+            held[changed] = vectors(seed + 50 + number, [3])[0]
+            made.update([changed], Ragged.from_list([held[changed]]))
+        else:
+            # An id that was deleted may come again.
+            new = next(i for i in ("d0", "d1", f"new{number}") if i not in held)
+            held[new] = vectors(seed + 90 + number, [1])[0]
+            made.add([new], Ragged.from_list([held[new]]))
+    assert sorted(made.ids) == sorted(held)
+    assert len(made) == len(held)
+    queries = vectors(seed + 7, [2, 3])
+    if held:
+        rebuilt = index(tmp_path_factory.mktemp("rebuilt"), Ragged.from_list(list(held.values())), list(held))
+        assert dict(made.search(["q", "p"], queries, 4)) == dict(rebuilt.search(["q", "p"], queries, 4))
+    made.verify()
+
+
+def test_only_these_documents(tmp_path):
+    documents, queries = vectors(0, [2] * 9), vectors(1, [2])
+    made = index(tmp_path, documents)
+    everything = made.search(["q"], queries, 9)["q"]
+    some = [everything.ids[8], everything.ids[2]]
+    assert made.search(["q"], queries, 5, only=some)["q"].ids == (some[1], some[0])
+    with pytest.raises(DataError, match="'x' is the first"):
+        made.search(["q"], queries, 5, only=["x"])
+    with pytest.raises(ConfigError, match="nothing to probe"):
+        made.search(["q"], queries, 5, probe=object())
+
+
+def test_an_edit_that_cannot_be_changes_nothing(tmp_path):
+    documents = vectors(0, [2] * 3)
+    made = index(tmp_path, documents)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="'d1' is the first; update them instead"):
+        made.add(["new", "d1"], documents[:2])
+    with pytest.raises(DataError, match="'x' is the first"):
+        made.update(["d0", "x"], documents[:2])
+    with pytest.raises(DataError, match="'x' is the first"):
+        made.delete(["d0", "x"])
+    with pytest.raises(DataError, match="'d0' was indexed twice"):
+        made.delete(["d0", "d0"])
+    made.delete([])
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

