@@ -7,7 +7,7 @@ through the model together depends on the whole list and on what was known befor
 was killed: begun again, scoring gives the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -23,7 +23,7 @@ from colbert_lab.models.precision import Precision, resolve_precision
 from colbert_lab.progress import Progress
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run
-from colbert_lab.scoring.maxsim import Similarity, maxsim_paired
+from colbert_lab.scoring.maxsim import Similarity, maxsim_paired, maxsim_ragged
 from colbert_lab.search.bm25 import Bm25
 
 Normalise = Literal["none", "z_score", "min_max"]
@@ -102,6 +102,42 @@ class MaxSimTeacher:
         queries, documents = (e.embeddings for e in encoded)
         scores = _maxsim(queries, documents, *rows, self.model.similarity, self.model.device, bar)
         return scores, sum(e.cut_texts for e in encoded)
+
+
+class IndexTeacher:
+    """MaxSim of a model's queries with the document vectors that its index holds: nothing is encoded but the queries.
+
+    `embeddings(ids)` gives the vectors of documents; `digest` names the index; `cut` counts distinct queries.
+    """
+
+    instant = True
+
+    def __init__(
+        self,
+        model: Encoder,
+        embeddings: Callable[[Sequence[str]], Ragged],
+        digest: str,
+        precision: Precision = "auto",
+        batch_tokens: int = 8192,
+    ):
+        self.model, self.embeddings = model, embeddings
+        self.precision, self.batch_tokens = precision, batch_tokens
+        self.key = _key("index", digest, precision, model.device)
+
+    def score(self, pairs: Pairs, bar: Progress | None = None) -> tuple[np.ndarray, int]:
+        """See Teacher; DataError for a document that is not in the index."""
+        rows: dict[str, list[int]] = {}
+        for row, query in enumerate(pairs.queries):
+            rows.setdefault(query, []).append(row)
+        encoded = encode(self.model, list(rows), "query", self.precision, self.batch_tokens)
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for number, asked in enumerate(rows.values()):
+            documents = self.embeddings([pairs.document_ids[row] for row in asked]).to(dtype=torch.float32)
+            query = encoded.embeddings[number : number + 1].to("cpu", torch.float32)
+            scores[asked] = maxsim_ragged(query, documents, self.model.similarity)[0].numpy()
+            if bar is not None:
+                bar.advance(len(asked))
+        return scores, encoded.cut_texts
 
 
 class Bm25Teacher:

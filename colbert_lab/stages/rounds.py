@@ -164,7 +164,8 @@ class _Work:
     def _teachers(self, first: Artifact | Todo) -> dict[str, list[Artifact | Todo]]:
         """The cross-encoders, each alone, and what round 1 is taught by where that is an ensemble."""
         found = {name: [self.made[name]] for name, step in self.plan.once.items() if step["stage"] == "teacher"}
-        known = {**self.made, PREVIOUS: first}
+        made = {name: self.made[label] for name in self.plan.each if (label := f"round 1 {name}") in self.made}
+        known = {**self.made, **made, PREVIOUS: first}
         for step in self.plan.each.values():
             names = takes(step)["teachers"] if step["stage"] == "score" else []
             if len(names) > 1 and all(name in known for name in names):

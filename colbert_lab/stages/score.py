@@ -12,12 +12,13 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.run import Run, rank, write_trec
+from colbert_lab.stages.index import open_index
 from colbert_lab.stages.lexical import bm25_of
 from colbert_lab.stages.making import Outcome, input_of, make, plain
 from colbert_lab.stages.options import Score
 from colbert_lab.tracking.tracker import Tracker
 
-TEACHERS = ("cross_encoder", "model", "run", "bm25")
+TEACHERS = ("cross_encoder", "model", "index", "run", "bm25")
 
 
 def run(cfg: DictConfig) -> Outcome:
@@ -132,7 +133,7 @@ def _ensemble(
 
 
 def _teacher(cfg: DictConfig, collection: Collection, artifact: Artifact) -> Any:
-    """The Teacher in an artifact: a cross-encoder, a ColBERT model (MaxSim), BM25, or a run (its scores)."""
+    """The Teacher in an artifact: a cross-encoder, a ColBERT model or its index (MaxSim), BM25, or a run's scores."""
     from colbert_lab.mining import teacher as kinds
     from colbert_lab.models.precision import best_device
 
@@ -148,6 +149,16 @@ def _teacher(cfg: DictConfig, collection: Collection, artifact: Artifact) -> Any
         return kinds.MaxSimTeacher(
             load_model(artifact.path).to(best_device()), artifact.digest, precision, batch_tokens
         )
+    if artifact.kind == "index":
+        from colbert_lab.models.checkpoint import load_model
+
+        index = open_index(artifact)
+        if not hasattr(index, "embeddings"):
+            raise ConfigError(
+                f"{artifact.path} keeps no document vectors to score with\ntry: the index's model as the teacher"
+            )
+        encoder = load_model(input_of(artifact, "model").path).to(best_device())
+        return kinds.IndexTeacher(encoder, index.embeddings, artifact.digest, precision, batch_tokens)
     if artifact.kind == "bm25":
         record = json.loads((artifact.path / "bm25.json").read_text())
         return kinds.Bm25Teacher(bm25_of(collection, record["k1"], record["b"]), artifact.digest)

@@ -14,6 +14,7 @@ from colbert_lab.mining.teacher import (
     Bm25Teacher,
     CrossEncoderTeacher,
     FileTeacher,
+    IndexTeacher,
     MaxSimTeacher,
     Pairs,
     combine,
@@ -209,6 +210,25 @@ def test_a_late_interaction_model_teaches_maxsim(colbert, monkeypatch, similarit
         d = encode(colbert, [document], "document", "fp32").embeddings.values
         assert scores[row] == pytest.approx(maxsim_loop(q, d, similarity), abs=1e-4)
     assert cut == 2, "one query and one document, though each is in several pairs"
+    assert bar.done == 20
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+def test_an_index_teaches_what_its_model_does(colbert, monkeypatch, similarity):
+    colbert.similarity = similarity
+    ids = list(DOCUMENTS)
+    held = encode(colbert, [DOCUMENTS[i] for i in ids], "document", "fp32").embeddings
+    seen = []
+    monkeypatch.setattr(
+        "colbert_lab.mining.teacher.encode",
+        lambda model, texts, role, *rest: seen.append((role, len(texts))) or encode(model, texts, role, *rest),
+    )
+    pairs, bar = cross(), Bar()
+    teacher = IndexTeacher(colbert, lambda asked: held.select([ids.index(i) for i in asked]), "digest", "fp32")
+    scores, cut = teacher.score(pairs, bar)
+    assert seen == [("query", len(QUERIES))]
+    np.testing.assert_allclose(scores, MaxSimTeacher(colbert, "digest", "fp32").score(pairs)[0], atol=1e-4)
+    assert cut == 1, "one query, though it is in several pairs"
     assert bar.done == 20
 
 
