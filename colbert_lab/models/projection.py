@@ -37,11 +37,16 @@ class PcaProjection:
     vectors. That is a choice by measurement: it retrieves better than the documents' own principal directions, the
     leading eigenvectors of C_d, which are taken where there are no queries (`queries` = 0, or none in the collection).
     Moments are about the origin: they are what makes dot products, and a bias-free map could not subtract a mean.
+
+    A few directions that nearly all tokens share hold much of the vectors' length and tell documents little apart.
+    `whiten` divides each direction by its mean square over documents to that power: 0 leaves all as they are, 0.5 makes
+    them count alike; a little of it retrieves better (experiments/studies/untrained.md).
     """
 
     dim: int = 128
     documents: int = 500
     queries: int = 500
+    whiten: float = 0.2
 
     def build(self, hidden: int, vectors: Vectors, seed: int) -> nn.Linear:
         """A Linear [hidden -> dim] from the backbone's vectors of sampled documents and queries."""
@@ -50,7 +55,9 @@ class PcaProjection:
                 f"projection.dim={self.dim} exceeds the backbone's {hidden} dimensions, so there are not as many "
                 f"principal directions\ntry: projection.dim={hidden} or projection=random"
             )
-        moments = _moments(vectors("document", self.documents), hidden)
+        if not 0 <= self.whiten <= 0.5:
+            raise ConfigError(f"projection.whiten={self.whiten} must lie between 0 (not at all) and 0.5 (fully)")
+        moments = documents = _moments(vectors("document", self.documents), hidden)
         queries = _moments(vectors("query", self.queries), hidden) if self.queries else None
         if queries is not None and queries.any():
             moments = moments @ queries + queries @ moments
@@ -58,7 +65,12 @@ class PcaProjection:
         weight = directions.flip(1)[:, : self.dim].T
         # An eigenvector's sign is arbitrary: let its largest component be positive, whatever the library did.
         largest = weight.abs().argmax(1, keepdim=True)
-        return _linear((weight * weight.gather(1, largest).sign()).float())
+        weight = weight * weight.gather(1, largest).sign()
+        energy = (weight @ documents * weight).sum(1, keepdim=True)
+        # A direction that no document uses must not become the loudest.
+        scale = energy.clamp_min(1e-6 * energy.max().clamp_min(1e-30)) ** -self.whiten
+        # Rows of unit length on average, as without whitening: a step of the optimiser means the same.
+        return _linear((weight * scale / scale.square().mean().sqrt()).float())
 
 
 @dataclass(frozen=True)

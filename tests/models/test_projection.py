@@ -35,7 +35,7 @@ def cloud(seed: int):
 def test_pca_takes_the_directions_that_both_sides_share():
     """C_d = diag(3, 2, 1)/6 and C_q = diag(0, 3, 1)/4: their product is largest along e1, then e2, then e0."""
     vectors = axes(document=[0, 0, 0, 1, 1, 2], query=[1, 1, 1, 2])
-    weight = PcaProjection(2, documents=6, queries=4).build(3, vectors, 0).weight
+    weight = PcaProjection(2, documents=6, queries=4, whiten=0).build(3, vectors, 0).weight
     torch.testing.assert_close(weight.detach(), torch.tensor([[0.0, 1, 0], [0, 0, 1]]))
     assert sorted(vectors.asked) == [("document", 6), ("query", 4)]
 
@@ -43,7 +43,7 @@ def test_pca_takes_the_directions_that_both_sides_share():
 @pytest.mark.parametrize("asked", [0, 500])
 def test_pca_without_queries_is_that_of_the_documents(asked):
     sides = {"document": [0, 0, 0, 1, 1, 2]} | ({"query": [1, 1, 1, 2]} if asked == 0 else {})
-    weight = PcaProjection(2, queries=asked).build(3, axes(**sides), 0).weight
+    weight = PcaProjection(2, queries=asked, whiten=0).build(3, axes(**sides), 0).weight
     torch.testing.assert_close(weight.detach(), torch.eye(3)[:2])
 
 
@@ -55,10 +55,10 @@ def test_pca_finds_a_slanted_direction_about_the_origin():
 
 
 def test_pca_rows_are_orthonormal_and_deterministic():
-    layer = PcaProjection(5).build(8, cloud(0), 0)
+    layer = PcaProjection(5, whiten=0).build(8, cloud(0), 0)
     assert layer.bias is None
     torch.testing.assert_close((layer.weight @ layer.weight.T).detach(), torch.eye(5), atol=1e-6, rtol=0)
-    assert torch.equal(layer.weight, PcaProjection(5).build(8, cloud(0), 7).weight)
+    assert torch.equal(layer.weight, PcaProjection(5, whiten=0).build(8, cloud(0), 7).weight)
     assert (layer.weight.gather(1, layer.weight.abs().argmax(1, keepdim=True)) > 0).all()
 
 
@@ -69,9 +69,38 @@ def test_pca_does_not_depend_on_how_the_sample_is_split():
 
 
 def test_pca_of_all_dimensions_changes_no_similarity():
-    layer = PcaProjection(8).build(8, cloud(1), 0)
+    layer = PcaProjection(8, whiten=0).build(8, cloud(1), 0)
     (vectors,) = cloud(2)("document", 20)
     torch.testing.assert_close((layer(vectors) @ layer(vectors).T).detach(), vectors @ vectors.T, atol=1e-5, rtol=0)
+
+
+def test_whitening_by_hand():
+    """C_d = diag(3, 2, 1)/6: the mean squares of e0 and e1 are 1/2 and 1/3, to the power -0.25 1.1892 and 1.3161; their
+    root mean square sqrt((1.4142 + 1.7321) / 2) = 1.2542."""
+    weight = PcaProjection(2, queries=0, whiten=0.25).build(3, axes(document=[0, 0, 0, 1, 1, 2]), 0).weight
+    torch.testing.assert_close(weight.detach(), torch.tensor([[0.9482, 0, 0], [0, 1.0493, 0]]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("queries", [0, 200])
+def test_fully_whitened_directions_count_alike(queries):
+    layer = PcaProjection(4, queries=queries, whiten=0.5).build(8, cloud(2), 0)
+    (documents,) = cloud(2)("document", 500)
+    squares = layer(documents).detach().square().mean(0)
+    torch.testing.assert_close(squares, squares.mean().expand(4))
+    assert layer.weight.detach().square().sum(1).mean().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_direction_that_no_document_uses_stays_finite():
+    weight = PcaProjection(3, queries=0).build(3, axes(document=[0, 0, 1]), 0).weight
+    assert torch.isfinite(weight).all()
+    none = PcaProjection(3, queries=0).build(3, axes(), 0).weight
+    assert torch.isfinite(none).all()
+
+
+@pytest.mark.parametrize("whiten", [-0.1, 0.6])
+def test_whitening_out_of_range_is_refused(whiten):
+    with pytest.raises(ConfigError, match=r"projection\.whiten="):
+        PcaProjection(2, whiten=whiten).build(3, axes(document=[0]), 0)
 
 
 def test_pca_to_more_dimensions_than_there_are_is_refused():
