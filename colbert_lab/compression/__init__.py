@@ -1,0 +1,1 @@
+"""Making token embeddings small: centroids, residual codes, pooled tokens."""
