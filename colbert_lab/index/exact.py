@@ -1,4 +1,4 @@
-"""Exact search: every document scored by MaxSim, in tiles of bounded memory; what other indexes are held against."""
+"""Exact search: the best documents by MaxSim over all of them; what other indexes are held against."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.index.files import Files
 from colbert_lab.index.rows import check_search
 from colbert_lab.index.store import Store, StoreDtype, StoreWriter, edit_rows, stage
 from colbert_lab.ragged import Ragged
-from colbert_lab.run import Hits, Run
-from colbert_lab.scoring.maxsim import Similarity, maxsim_ragged
+from colbert_lab.run import Run
+from colbert_lab.scoring.maxsim import Similarity
+from colbert_lab.scoring.pruned import PrunedSearch
 
-# Document values converted to fp32 at once, and query vectors scored together: about 64 MB each.
-_TILE_VALUES = 2**24
+# Query vectors scored together: enough to read the documents seldom, few enough that theirs stay in the cache.
 _QUERY_VECTORS = 1024
 
 
@@ -38,11 +37,15 @@ class ExactIndexKind:
 
 
 class ExactIndex:
-    """Brute-force MaxSim over a store."""
+    """MaxSim over a store."""
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._store = Store.open(directory)
+        self._open()
+
+    def _open(self) -> None:
+        self._store = Store.open(self._directory)
+        self._pruned = PrunedSearch(self._store.embeddings, self.similarity)
 
     @property
     def ids(self) -> list[str]:
@@ -87,7 +90,7 @@ class ExactIndex:
         if documents is not None:
             stage(files, added, documents)
         files.commit()
-        self._store = Store.open(self._directory)
+        self._open()
 
     def search(
         self,
@@ -99,46 +102,18 @@ class ExactIndex:
     ) -> Run:
         """The best min(k, N) of every query (of `only` these documents) by exact MaxSim, equal scores by id.
 
-        A query vector's dimension must be the store's. Memory is bounded by the tile sizes, not by N. There is nothing
-        to probe: ConfigError where `probe` is given.
+        A query vector's dimension must be the store's. Most documents are ruled out by a bound (scoring/pruned.py)
+        for which the first search reads all of them. There is nothing to probe: ConfigError where `probe` is given.
         """
         check_search(k, queries.dim, self._store.embeddings.dim)
         if probe is not None:
             raise ConfigError(f"an exact index has nothing to probe, {type(probe).__name__} was given\ntry: probe=auto")
-        allowed = self._store.rows.allowed(only)
+        rows = np.flatnonzero(self._store.rows.allowed(only))
         hits = []
         for first, last in _query_batches(queries.lengths.tolist()):
-            hits += self._search_batch(queries[first:last], k, allowed)
+            found = self._pruned.best(queries[first:last], k, rows)
+            hits += [self._store.rows.best(scores, numbers, k) for scores, numbers in found]
         return Run(dict(zip(query_ids, hits, strict=True)), depth=k)
-
-    def _search_batch(self, queries: Ragged, k: int, allowed: np.ndarray) -> list[Hits]:
-        best: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(queries)
-        for first, tile in self._tiles():
-            rows = np.flatnonzero(allowed[first : first + len(tile)])
-            scores = maxsim_ragged(queries, tile, self.similarity).numpy()[:, rows]
-            for i, row_scores in enumerate(scores):
-                kept, kept_rows = best[i]
-                best[i] = _keep_best(np.concatenate([kept, row_scores]), np.concatenate([kept_rows, rows + first]), k)
-        return [self._store.rows.best(scores, rows, k) for scores, rows in best]
-
-    def _tiles(self) -> Iterator[tuple[int, Ragged]]:
-        embeddings = self._store.embeddings
-        ends = embeddings.offsets.numpy()
-        step = max(1, _TILE_VALUES // embeddings.dim)
-        first = 0
-        while first < len(embeddings):
-            last = max(first + 1, int(np.searchsorted(ends, ends[first] + step, side="right")) - 1)
-            yield first, embeddings[first:last].to(dtype=torch.float32)
-            first = last
-
-
-def _keep_best(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best and everything that ties with the k-th, in no order."""
-    if len(scores) <= k:
-        return scores, rows
-    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-    keep = scores >= threshold
-    return scores[keep], rows[keep]
 
 
 def _query_batches(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
-
 from colbert_lab.errors import DataError
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run, rank
-from colbert_lab.scoring.maxsim import Similarity, maxsim_ragged
+from colbert_lab.scoring.kernels import maxsim_packed
+from colbert_lab.scoring.maxsim import Similarity
 
 
 def rerank(
@@ -27,7 +26,6 @@ def rerank(
     hits = {}
     for position, (query, found) in enumerate(run.items()):
         ids = found.ids[:k]
-        documents = embeddings(ids).to(dtype=torch.float32) if ids else None
-        scores = maxsim_ragged(queries[position : position + 1], documents, similarity)[0].numpy() if ids else []
+        scores = maxsim_packed(queries[position : position + 1], embeddings(ids), similarity)[0].numpy() if ids else []
         hits[query] = rank(ids, scores)
     return Run(hits, min(k, run.depth))

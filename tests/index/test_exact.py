@@ -11,6 +11,7 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index import exact
 from colbert_lab.index.exact import ExactIndexKind
 from colbert_lab.ragged import Ragged
+from colbert_lab.scoring import pruned
 from colbert_lab.scoring.maxsim import EMPTY
 from colbert_lab.scoring.reference import maxsim_loop
 
@@ -81,7 +82,7 @@ def test_tiles_change_nothing(tmp_path, monkeypatch, tiles, k):
     made = index(tmp_path, documents)
     query_ids = list("abcde")
     ids = [f"d{i}" for i in range(len(lengths))]
-    monkeypatch.setattr(exact, "_TILE_VALUES", tiles[0])
+    monkeypatch.setattr(pruned, "_ESTIMATES", tiles[0])
     monkeypatch.setattr(exact, "_QUERY_VECTORS", tiles[1])
     found = made.search(query_ids, queries, k)
     agree(found, brute_force(queries, documents, ids, k, "cosine"))
@@ -114,7 +115,7 @@ def test_equal_documents_far_apart_are_ordered_by_id(tmp_path, monkeypatch, leng
     for name, row in zip(("t2", "t4", "t1", "t3"), twins):
         ids[row] = name
     made = index(tmp_path, places, ids)
-    monkeypatch.setattr(exact, "_TILE_VALUES", 80 * dim)
+    monkeypatch.setattr(pruned, "_ESTIMATES", 4)
     for hits in made.search(["a", "b", "c"], queries, 1000).values():
         assert [i for i in hits.ids if i.startswith("t")] == ["t1", "t2", "t3", "t4"]
         assert len({score for i, score in hits if i.startswith("t")}) == 1
