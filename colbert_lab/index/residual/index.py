@@ -1,0 +1,183 @@
+"""A finished residual index: searched, and changed in place."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colbert_lab.index.files import Files
+from colbert_lab.index.residual.build import check_documents, compress, stage_lists
+from colbert_lab.index.residual.codes import Codes
+from colbert_lab.index.residual.probe import ResidualProbe, checked
+from colbert_lab.index.residual.search import Found, Searcher
+from colbert_lab.index.residual.threads import each
+from colbert_lab.index.rows import Rows, check_search
+from colbert_lab.index.store import edit_rows
+from colbert_lab.ragged import Ragged
+from colbert_lab.run import Hits, Run
+from colbert_lab.scoring.maxsim import Similarity
+
+# An index is said to be stale where vectors added since are so much farther from their centroids, and so many.
+_STALE_DISTANCE, _STALE_SHARE = 1.15, 0.5
+
+
+class ResidualIndex:
+    """ColBERTv2's compressed vectors with inverted lists."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._read()
+
+    def _read(self) -> None:
+        self._files = files = Files.open(self._directory)
+        self._codes = Codes.of(files)
+        self._rows = Rows(files.strings("ids"), files.array("deleted") if "deleted" in files else None)
+        self._searcher = Searcher(self._codes, files.array("lists"), files.array("list_bytes"), self._rows)
+
+    @property
+    def ids(self) -> list[str]:
+        """The documents that it holds."""
+        return self._rows.ids
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def similarity(self) -> Similarity:
+        """How its vectors are compared."""
+        return self._files.facts["similarity"]
+
+    def resolved(self, k: int, probe: ResidualProbe | None = None) -> dict[str, Any]:
+        """The parameters that a search for k documents with this probe has; ConfigError for another index's probe."""
+        return asdict(self._resolved(k, probe))
+
+    def _resolved(self, k: int, probe: ResidualProbe | None) -> ResidualProbe:
+        return checked(probe).resolved(k, self._codes.vectors)
+
+    def embeddings(self, ids: Sequence[str]) -> Ragged:
+        """These documents' vectors as the codec gives them back; DataError for an id that is not in the index."""
+        return self._codes.decoded(self._rows.of(ids))
+
+    def search(
+        self,
+        query_ids: Sequence[str],
+        queries: Ragged,
+        k: int,
+        only: Sequence[str] | None = None,
+        probe: ResidualProbe | None = None,
+    ) -> Run:
+        """The best min(k, N) of every query (of `only` these documents), equal scores by id.
+
+        Scores are of the decoded vectors. At least as many queries as threads take one thread each; fewer share them.
+        """
+        check_search(k, queries.dim, self._codes.codec.dim)
+        allowed, probe = self._rows.allowed(only), self._resolved(k, probe)
+        vectors = [query.float().numpy() for query in queries]
+        alone = len(vectors) < probe.threads
+
+        def search_one(query: np.ndarray) -> Hits:
+            found = self._searcher.find(query, k, allowed, probe, probe.threads if alone else 1)
+            return self._rows.best(self._scores(found, query), found.rows, k)
+
+        hits = each(search_one, vectors, 1 if alone else probe.threads)
+        return Run(dict(zip(query_ids, hits, strict=True)), depth=k)
+
+    def stages(
+        self, query: torch.Tensor, k: int, only: Sequence[str] | None = None, probe: ResidualProbe | None = None
+    ) -> dict[str, list[str]]:
+        """The documents that are left after each stage of a search for one query [m, d]: what each of them loses.
+
+        `candidates`, then `refined` (the best of them by their centroids), then `found` (min(k, N), best first).
+        """
+        check_search(k, query.shape[1], self._codes.codec.dim)
+        probe, query = self._resolved(k, probe), query.float().numpy()
+        found = self._searcher.find(query, k, self._rows.allowed(only), probe, probe.threads)
+        hits = self._rows.best(self._scores(found, query), found.rows, k)
+        names = self._files.strings("ids")
+        return {
+            "candidates": [names[row] for row in found.candidates],
+            "refined": [names[row] for row in found.rows],
+            "found": list(hits.ids),
+        }
+
+    def _scores(self, found: Found, query: np.ndarray) -> np.ndarray:
+        if self.similarity == "cosine":
+            return found.scores
+        # -|q - v|² of unit vectors v; a document without vectors keeps the score that it has.
+        squared = 2 * found.scores - (np.square(query).sum(dtype=np.float32) + np.float32(len(query)))
+        return np.where(self._codes.empty[found.rows], found.scores, squared)
+
+    def stats(self) -> dict[str, Any]:
+        """Documents, vectors, bytes of all files and what they are a stored vector, codec, and how stale centroids are.
+
+        `added_share` is the share of vectors that came after the centroids were trained, `added_distance` their mean
+        distance from these as a multiple of what it was for the trained collection; `note` says so where both are high.
+        """
+        facts, lengths = self._files.facts, np.diff(self._codes.offsets)
+        stored, size = self._codes.vectors, self._files.bytes()
+        added = facts["added_vectors"]
+        ratio = facts["added_distance"] / facts["distance"] if added and facts["distance"] > 0 else 1.0
+        found = {
+            "documents": len(self),
+            "vectors": int(lengths[self._rows.live].sum()),
+            "dim": facts["dim"],
+            "similarity": facts["similarity"],
+            "codec": facts["codec"],
+            "bits": facts["bits"],
+            "centroids": self._codes.centroids,
+            "bytes": size,
+            "bytes_per_vector": size / max(1, stored),
+            "deleted_documents": int((~self._rows.live).sum()),
+            "added_share": added / max(1, stored),
+            "added_distance": ratio,
+        }
+        if ratio > _STALE_DISTANCE or added > _STALE_SHARE * stored:
+            found["note"] = (
+                f"{added:,} of {stored:,} vectors came after the centroids were trained and lie {ratio:.2f} times as "
+                "far from them; build the index again to search it as well as before"
+            )
+        return found
+
+    def verify(self) -> None:
+        """Read every file; ArtifactError names the first that is not as it was written."""
+        self._files.verify()
+
+    def add(self, ids: Sequence[str], documents: Ragged) -> None:
+        """Add documents, compressed with the standing codec; all are there when it returns, or none.
+
+        DataError for an id that is there already.
+        """
+        self._edit(added=ids, documents=documents)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove documents from every later search; their codes stay on the disk. DataError for an unknown id."""
+        self._edit(removed=ids)
+
+    def update(self, ids: Sequence[str], documents: Ragged) -> None:
+        """Put other embeddings in the place of these documents' own; DataError for an unknown id."""
+        self._edit(added=ids, documents=documents, replace=True)
+
+    def _edit(self, removed=(), added=(), documents: Ragged | None = None, replace: bool = False) -> None:
+        files = Files.edit(self._directory)
+        edit_rows(files, self._rows, removed, added, replace)
+        facts = self._stage(files, added, documents) if documents is not None else {}
+        files.commit(**facts)
+        self._read()
+
+    def _stage(self, files: Files, ids: Sequence[str], documents: Ragged) -> dict[str, Any]:
+        """Stage documents and all the lists; the facts that change with them."""
+        check_documents(files.facts, ids, documents)
+        # As the build does: through 16 bits.
+        chunk = compress(documents.values.half().float(), self._codes.codec)
+        chunk.stage(files)
+        files.append("lengths", documents.lengths.numpy().astype(np.int32))
+        files.append_strings("ids", ids)
+        codes = np.concatenate([self._codes.codes, chunk.codes])
+        lengths = np.concatenate([files.array("lengths"), documents.lengths.numpy()])
+        stage_lists(files, codes, lengths, self._codes.centroids)
+        before, more = files.facts["added_vectors"], len(chunk.codes)
+        mean = (files.facts["added_distance"] * before + chunk.distance * more) / max(1, before + more)
+        return {"added_vectors": before + more, "added_distance": mean}

@@ -1,0 +1,153 @@
+"""The five vector operations that numba's loops do not compile to by themselves, as LLVM vectors.
+
+LLVM lowers them to what the processor has (AVX2, AVX-512, NEON, SSE), so nothing here depends on one.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# Query vectors that a byte vector holds, and those that a vector of floats holds.
+BYTES = 32
+FLOATS = 8
+# Centroids whose products are accumulated together.
+TILE = 8
+
+_INT = ir.IntType(64)
+_BYTE_VECTOR = ir.VectorType(ir.IntType(8), BYTES)
+_FLOAT_VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
+
+
+def compiled(function: Callable) -> Callable:
+    """numba's njit without the GIL, kept on the disk between processes where there is a place to keep it."""
+    options = {"nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no directory that can be written to
+        return njit(**options)(function)
+
+
+@intrinsic
+def max_rows(typingctx, table, codes, start, end, lane, out):
+    """out[lane : lane + 32] = the largest of the rows codes[start:end] of table [K, lanes] uint8; 0 without a row."""
+
+    def generate(context, builder, signature, args):
+        base, stride = _matrix(context, builder, signature, args, 0)
+        numbers = _data(context, builder, signature, args, 1)
+        base = builder.gep(base, [args[4]])
+        best = cgutils.alloca_once_value(builder, ir.Constant(_BYTE_VECTOR, [0] * BYTES))
+        with cgutils.for_range_slice(builder, args[2], args[3], ir.Constant(_INT, 1)) as (j, _):
+            code = builder.zext(builder.load(builder.gep(numbers, [j])), _INT)
+            row = _load(builder, builder.gep(base, [builder.mul(code, stride)]), _BYTE_VECTOR)
+            held = builder.load(best)
+            builder.store(builder.select(builder.icmp_unsigned(">", row, held), row, held), best)
+        target = builder.gep(_data(context, builder, signature, args, 5), [args[4]])
+        _store(builder, builder.load(best), target, _BYTE_VECTOR)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(table, codes, integer, integer, integer, out), generate
+
+
+@intrinsic
+def at_least(typingctx, table, code, lane, thresholds):
+    """The bits, as uint32, of lanes lane .. lane + 32 where table[code] (uint8) reaches thresholds."""
+
+    def generate(context, builder, signature, args):
+        base, stride = _matrix(context, builder, signature, args, 0)
+        row = builder.gep(base, [builder.add(builder.mul(args[1], stride), args[2])])
+        bound = builder.gep(_data(context, builder, signature, args, 3), [args[2]])
+        reached = builder.icmp_unsigned(">=", _load(builder, row, _BYTE_VECTOR), _load(builder, bound, _BYTE_VECTOR))
+        return builder.bitcast(reached, ir.IntType(BYTES))
+
+    return types.uint32(table, types.int64, types.int64, thresholds), generate
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):
+    """The number of the lowest bit that is set in a uint32 which is not 0."""
+
+    def generate(context, builder, signature, args):
+        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 1)), _INT)
+
+    return types.int64(types.uint32), generate
+
+
+@intrinsic
+def copy_floats(typingctx, source, at, target, to):
+    """target[to : to + 8] = source[at : at + 8], both one-dimensional fp32."""
+
+    def generate(context, builder, signature, args):
+        read = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
+        write = builder.gep(_data(context, builder, signature, args, 2), [args[3]])
+        _store(builder, _load(builder, read, _FLOAT_VECTOR), write, _FLOAT_VECTOR)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
+def product_tile(typingctx, rows, first, columns, block, out):
+    """out[first : first + 8, 8·block : 8·block + 8] = rows[first : first + 8] [8, d] · columns[block] [d, 8]."""
+
+    def generate(context, builder, signature, args):
+        base, dim = _matrix(context, builder, signature, args, 0)
+        width = ir.Constant(_INT, FLOATS)
+        query = builder.gep(
+            _data(context, builder, signature, args, 2), [builder.mul(builder.mul(args[3], dim), width)]
+        )
+        pointers = [
+            builder.gep(base, [builder.mul(builder.add(args[1], ir.Constant(_INT, r)), dim)]) for r in range(TILE)
+        ]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(_FLOAT_VECTOR, [0.0] * FLOATS)) for _ in range(TILE)]
+        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), dim, ir.Constant(_INT, 1)) as (j, _):
+            column = _load(builder, builder.gep(query, [builder.mul(j, width)]), _FLOAT_VECTOR)
+            for pointer, total in zip(pointers, sums, strict=True):
+                one = builder.load(builder.gep(pointer, [j]))
+                spread = builder.shuffle_vector(
+                    builder.insert_element(ir.Constant(_FLOAT_VECTOR, ir.Undefined), one, ir.Constant(_INT, 0)),
+                    ir.Constant(_FLOAT_VECTOR, ir.Undefined),
+                    ir.Constant(ir.VectorType(ir.IntType(32), FLOATS), [0] * FLOATS),
+                )
+                product = builder.fmul(spread, column, flags=("contract",))
+                builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        to, stride = _matrix(context, builder, signature, args, 4)
+        for r, total in enumerate(sums):
+            row = builder.mul(builder.add(args[1], ir.Constant(_INT, r)), stride)
+            _store(
+                builder,
+                builder.load(total),
+                builder.gep(to, [builder.add(row, builder.mul(args[3], width))]),
+                _FLOAT_VECTOR,
+            )
+        return context.get_dummy_value()
+
+    return types.void(rows, types.int64, columns, types.int64, out), generate
+
+
+def _array(context, builder, signature, args, which):
+    kind = signature.args[which]
+    if kind.layout != "C":
+        raise TypeError(f"argument {which} is not contiguous")
+    return context.make_array(kind)(context, builder, args[which])
+
+
+def _data(context, builder, signature, args, which):
+    return _array(context, builder, signature, args, which).data
+
+
+def _matrix(context, builder, signature, args, which):
+    """The data of a matrix and its number of columns."""
+    array = _array(context, builder, signature, args, which)
+    return array.data, cgutils.unpack_tuple(builder, array.shape)[1]
+
+
+def _load(builder, pointer, vector):
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1, typ=vector)
+
+
+def _store(builder, value, pointer, vector):
+    builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=1)

@@ -1,0 +1,41 @@
+"""Sharing a loop among threads: the kernels let go of the GIL, so Python's own threads do."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    # By process as well: threads do not survive a fork.
+    return ThreadPoolExecutor(threads, thread_name_prefix="colbert-lab-search")
+
+
+def share(loop: Callable[[int, int], None], count: int, threads: int, unit: int = 1, least: int = 1) -> None:
+    """Call loop(first, last) for ranges that make up 0 .. count, multiples of `unit`, in `threads` threads at once.
+
+    Ranges are smaller than a thread's share, so that none waits long for another, but at least of `least`.
+    """
+    if threads == 1 or count <= least:
+        return loop(0, count)
+    step = max(least, -(-count // (4 * threads)))
+    step = -(-step // unit) * unit
+    ranges = iter([(first, min(first + step, count)) for first in range(0, count, step)])
+
+    def work() -> None:
+        for first, last in ranges:  # next() of a list's iterator is atomic
+            loop(first, last)
+
+    others = [_pool(os.getpid(), threads).submit(work) for _ in range(threads - 1)]
+    work()
+    for other in others:
+        other.result()
+
+
+def each(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
+    """function of every item, in their order, `threads` at a time."""
+    if threads == 1:
+        return [function(item) for item in items]
+    return list(_pool(os.getpid(), threads).map(function, items))

@@ -1,0 +1,153 @@
+"""Every compiled loop computes what its plain reference does."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colbert_lab.compression.residual import train_codec
+from colbert_lab.index.residual import kernels, reference
+from colbert_lab.index.residual.codes import Codes, offsets
+from colbert_lab.index.residual.lists import best_cells, build_lists, rows_of_cells
+from colbert_lab.index.residual.search import Searcher
+from colbert_lab.index.residual.threads import share
+from colbert_lab.index.rows import Rows
+
+SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=20)
+
+
+def codes_of(seed, lengths, dim=16, bits=2, kind="product", partitions=12):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.nn.functional.normalize(torch.randn(sum(lengths), dim, generator=generator), dim=1)
+    codec = train_codec(values, partitions, bits, kind, seed, 2)
+    codes, packed, scales = codec.encode(values)
+    scales = np.empty(0, np.uint8) if scales is None else scales.numpy()
+    return Codes(codec, codes.numpy().astype(np.uint16), packed.numpy(), scales, offsets(np.array(lengths)))
+
+
+def searcher_of(codes):
+    lists, sizes = build_lists(codes.codes, codes.offsets, codes.centroids)
+    return Searcher(codes, lists, sizes, Rows([f"{row:03d}" for row in range(len(codes.offsets) - 1)]))
+
+
+def query_of(seed, vectors, dim=16):
+    values = np.random.default_rng(seed).standard_normal((vectors, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=SIZES,
+    vectors=st.sampled_from([1, 7, 8, 9, 31, 32, 33, 70]),
+    bits=st.sampled_from([1, 2, 4, 8]),
+    kind=st.sampled_from(["product", "stanford"]),
+    dim=st.sampled_from([8, 24, 40]),
+    margin=st.sampled_from([0, 1, 20, 90, 255]),
+    seed=st.integers(0, 99),
+)
+def test_the_stages(lengths, vectors, bits, kind, dim, margin, seed):
+    codes = codes_of(seed, lengths, dim, bits, kind)
+    searcher = searcher_of(codes)
+    query = query_of(seed, vectors, dim)
+    rotated = codes.codec.rotate_queries(torch.from_numpy(query)).numpy()
+
+    scores = searcher._centroid_scores(rotated, 1)
+    expected = codes.codec.centroids.numpy() @ query.T
+    np.testing.assert_allclose(scores[: codes.centroids, :vectors], expected, atol=1e-5)
+
+    table, step = searcher._table(scores, vectors, 1)
+    here = scores[: codes.centroids, :vectors]
+    width = np.float32(255) / np.float32(step)
+    plain = reference.quantise(here, here.max(0) - width, np.float32(step))
+    # One step apart where rounding falls on the border.
+    assert np.abs(table[: codes.centroids, :vectors].astype(int) - plain).max() <= 1
+    assert table[: codes.centroids, :vectors].max() >= 254
+    assert not table[:, vectors:].any()
+
+    rows = np.random.default_rng(seed).permutation(len(lengths))
+    found = np.empty(len(rows), np.int32)
+    kernels.approximate(table, codes.codes, codes.offsets, rows, found, 0, len(rows))
+    assert found.tolist() == reference.approximate(table[:, :vectors], codes.codes, codes.offsets, rows)
+
+    filled = rows[np.array(lengths)[rows] > 0]
+    refined = np.empty(len(filled), np.float32)
+    tables, arrays = codes.tables, codes.arrays
+    kernels.refine(table, vectors, margin, rotated, tables, arrays, filled, refined, 0, len(filled))
+    expected = reference.refine(table[:, :vectors], margin, query, codes, filled)
+    np.testing.assert_allclose(refined, expected, rtol=1e-5, atol=2e-5)
+
+
+def test_a_wider_code_is_read_whole():
+    # 70,000 centroids need 32 bits; 66,000 in 16 would be 464.
+    table = np.zeros((70_000, 32), np.uint8)
+    table[66_000, 0], table[464, 0] = 5, 9
+    codes, rows = np.array([66_000, 1], np.uint32), np.array([0])
+    found = np.empty(1, np.int32)
+    kernels.approximate(table, codes, np.array([0, 2]), rows, found, 0, 1)
+    assert found.tolist() == [5]
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=SIZES, gap=st.sampled_from([1, 100, 200, 20_000]), seed=st.integers(0, 99), data=st.data())
+def test_lists(lengths, gap, seed, data):
+    # Rows far apart, with empty documents between them, need more than one byte.
+    spaced = np.zeros(len(lengths) * gap, np.int64)
+    spaced[::gap] = lengths
+    ends = offsets(spaced)
+    codes = np.random.default_rng(seed).integers(0, 7, sum(lengths)).astype(np.uint16)
+    lists, sizes = build_lists(codes, ends, 8)
+    plain = reference.lists(codes, ends, 8)
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    assert sizes.sum() == len(lists)
+    for cell, rows in enumerate(plain):
+        taken = np.empty(len(spaced), np.int64)
+        count = rows_of_cells(np.array([cell]), lists, starts, np.ones(len(spaced), np.uint8), taken)
+        assert taken[:count].tolist() == rows
+    cells = data.draw(st.lists(st.integers(-1, 7), max_size=5))
+    free = np.random.default_rng(seed).integers(0, 2, len(spaced)).astype(np.uint8)
+    taken = np.empty(len(spaced), np.int64)
+    count = rows_of_cells(np.array(cells, np.int64), lists, starts, free.copy(), taken)
+    wanted = {row for cell in cells if cell >= 0 for row in plain[cell] if free[row]}
+    assert sorted(taken[:count].tolist()) == sorted(wanted)
+
+
+def test_golden_list():
+    # Centroid 1 stands in rows 0, 2 and 300: gaps less one are 0, 1 and 297 = 2·128 + 41, its low bits first.
+    lengths = np.zeros(301, np.int64)
+    lengths[[0, 2, 300]] = 1, 2, 1
+    lists, sizes = build_lists(np.array([1, 1, 1, 1], np.uint16), offsets(lengths), 3)
+    assert lists.tolist() == [0, 1, 128 | 41, 2]
+    assert sizes.tolist() == [0, 4, 0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(cells=st.integers(1, 6), threshold=st.sampled_from([-np.inf, -0.2, 0.0, 0.5, 2.0]), seed=st.integers(0, 99))
+def test_best_cells(cells, threshold, seed):
+    # One decimal: many are equal.
+    scores = np.round(np.random.default_rng(seed).standard_normal((16, 8)), 1).astype(np.float32)
+    found = np.empty((5, cells), np.int64)
+    best_cells(scores, 11, 5, cells, threshold, found)
+    assert found.tolist() == reference.best_cells(scores[:11, :5], cells, threshold)
+
+
+def test_offsets_beyond_32_bits():
+    lengths = np.array([2**30, 2**30, 2**30, 5], np.int32)
+    assert offsets(lengths).tolist() == [0, 2**30, 2**31, 3 * 2**30, 3 * 2**30 + 5]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("count", "unit", "least"), [(0, 1, 1), (1, 1, 1), (64, 8, 1), (100, 1, 7), (104, 8, 50)])
+def test_shares_make_up_the_whole(threads, count, unit, least):
+    seen = []
+    share(lambda first, last: seen.append((first, last)), count, threads, unit, least)
+    assert sorted(n for first, last in seen for n in range(first, last)) == list(range(count))
+    assert all(first % unit == 0 for first, _ in seen)
+
+
+def test_a_share_that_fails_is_told():
+    def fail(first, last):
+        raise RuntimeError(f"at {first}")
+
+    with pytest.raises(RuntimeError, match="at"):
+        share(fail, 100, 3)
