@@ -58,7 +58,7 @@ def smaller(verb: str, tiny: Path, words: list[str]) -> list[str]:
         extra += DISTILLED
     if verb == "mine":
         extra += ["mine.ranks=[1,60]"]
-    return extra if verb == "table" else [*extra, "tracking=none"]
+    return extra if verb in ("table", "verify") else [*extra, "tracking=none"]
 
 
 def test_the_readme_shows_what_it_must():
@@ -104,6 +104,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys, toy_folder, tiny_back
         "projection",
         "loss",
         "index",
+        "probe",
         "rounds",
         "teacher",
         "sampler",

@@ -1,10 +1,12 @@
-"""index: a model and a collection to an index; encoding and writing go on from any interruption."""
+"""index: a collection, and a model where the index takes vectors, to an index; goes on from any interruption."""
 
 import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
@@ -13,95 +15,164 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, create, make, plain
 from colbert_lab.tracking.tracker import Tracker
 
+# Turns texts into what a writer takes, and says what that cost; tells a progress bar (or None) of them.
+Prepare = Callable[[Sequence[str], Any], tuple[Any, dict[str, Any]]]
+_SUMMED = ("tokens", "cut_documents", "cut_tokens", "encoded_vectors")
+
 
 def run(cfg: DictConfig) -> Outcome:
-    """Index the collection with the model at cfg.model."""
-    if cfg.model is None:
-        raise ConfigError("no model is given to index with\ntry: model=<directory of a model>")
-    model = Artifact.open(cfg.model, "model")
+    """Index the collection, with the model at cfg.model where the index takes vectors."""
+    check_takes(create(cfg.index), cfg.model is not None)
+    model = None if cfg.model is None else Artifact.open(cfg.model, "model")
     index = index_with(cfg, model, open_collection(cfg), cfg.run_dir)
+    return Outcome(index, f"{described(index)}: {index.path}")
+
+
+def described(index: Artifact) -> str:
+    """What an index holds, in a line."""
     counts = index.manifest["counts"]
-    text = (
-        f"{counts['documents']:,} documents, {counts['vectors']:,} vectors, {counts['bytes'] / 2**20:,.0f} MiB; "
-        f"{counts['cut_documents']:,} documents were cut: {index.path}"
+    size = f"{counts['bytes'] / 2**20:,.0f} MiB"
+    if "vectors" not in counts:
+        return f"{counts['documents']:,} documents, {counts['words']:,} different words, {size}"
+    # An updated index counts what was encoded for it, not what it took over.
+    whole = "update" not in index.manifest["config"] and counts["encoded_vectors"] > counts["vectors"]
+    pooled = f" of {counts['encoded_vectors']:,}" if whole else ""
+    vectors = f"{counts['documents']:,} documents, {counts['vectors']:,}{pooled} vectors, {size}"
+    return f"{vectors}; {counts['cut_documents']:,} documents were cut"
+
+
+def index_with(cfg: DictConfig, model: Artifact | None, collection: Collection, path: str | None = None) -> Artifact:
+    """The index of cfg.index over the collection's documents, encoded by the model; of their texts where that is None.
+
+    ConfigError where the index takes the other of the two, or pooling is asked for where there are no vectors.
+    """
+    kind = create(cfg.index)
+    check_takes(kind, model is not None)
+    pooling = pooling_of(cfg)
+    if model is None and pooling is not None:
+        raise ConfigError("pooling.factor merges vectors, and this index takes texts\ntry: pooling.factor=1")
+    inputs = (
+        {"collection": collection.artifact} if model is None else {"model": model, "collection": collection.artifact}
     )
-    return Outcome(index, text)
-
-
-def index_with(cfg: DictConfig, model: Artifact, collection: Collection, path: str | None = None) -> Artifact:
-    """The index of cfg.index over the collection's documents, encoded by the model."""
-    inputs = {"model": model, "collection": collection.artifact}
-    content = {"index": cfg.index, "encode": {key: cfg.encode[key] for key in ("precision", "batch_tokens", "chunk")}}
+    content = {"index": cfg.index, "pooling": pooling, "encode": encoding(cfg, model)}
 
     def work(builder: Builder, tracker: Tracker) -> None:
-        from colbert_lab.models.checkpoint import load_model
-        from colbert_lab.models.precision import best_device
-
-        encoder = load_model(model.path).to(best_device())
-        kind = create(cfg.index)
-        writer = kind.writer(builder.path, encoder.dim, encoder.similarity)
-        _encode(cfg.encode, encoder, collection, writer, builder.log / "encoded.jsonl", tracker)
+        if model is None:
+            writer, prepare = kind.writer(builder.path), as_texts
+        else:
+            encoder = load_encoder(model)
+            writer = kind.writer(builder.path, encoder.dim, encoder.similarity)
+            prepare = as_vectors(cfg.encode, encoder, pooling)
+        record = builder.log / "encoded.jsonl"
+        _fill(cfg.encode.chunk, prepare, collection, writer, record, tracker)
         writer.finish()
         (builder.path / "index.json").write_text(json.dumps(plain(cfg.index), indent=1))
-        builder.counts.update(_sums(builder.log / "encoded.jsonl"), **kind.open(builder.path).stats())
-        counts = builder.counts
-        tracker.summary(
-            {
-                "index/documents": counts["documents"],
-                "index/vectors": counts["vectors"],
-                "index/bytes": counts["bytes"],
-                "index/bytes_per_token": counts["bytes"] / max(1, counts["vectors"]),
-                "index/cut_documents": counts["cut_documents"],
-            }
-        )
+        conclude(builder, tracker, kind, record)
 
     return make(cfg, "index", "index", f"{collection.name.replace('/', '-')}-{cfg.name}", inputs, content, work, path)
 
 
+def check_takes(kind: Any, model: bool) -> None:
+    """ConfigError where an index that takes vectors is to be made without a model, or one of texts with one."""
+    if kind.takes == "embeddings" and not model:
+        raise ConfigError("no model is given to index with\ntry: model=<directory of a model>, or index=bm25")
+    if kind.takes == "texts" and model:
+        raise ConfigError(
+            f"{type(kind).__name__} takes texts, so that nothing of a model would be seen in its results\n"
+            "try: index=exact; or, without model=, experiments/index.py index=bm25"
+        )
+
+
+def index_kind(artifact: Artifact) -> Any:
+    """The kind of the index in an artifact, by what its index.json says it is."""
+    return create(OmegaConf.create(json.loads((artifact.path / "index.json").read_text())))
+
+
 def open_index(artifact: Artifact) -> Any:
-    """The index in an artifact, by what its index.json says it is."""
-    from omegaconf import OmegaConf
-
-    return create(OmegaConf.create(json.loads((artifact.path / "index.json").read_text()))).open(artifact.path)
+    """The index in an artifact."""
+    return index_kind(artifact).open(artifact.path)
 
 
-def _encode(
-    options: DictConfig, encoder: Any, collection: Collection, writer: Any, record: Path, tracker: Tracker
-) -> None:
-    """Encode chunk after chunk from the first that the writer has not; `record` keeps what each chunk cost."""
-    import time
+def pooling_of(cfg: DictConfig) -> dict[str, Any] | None:
+    """The section `pooling` as plain values; None where there is none, or its factor says to pool nothing."""
+    section = cfg.get("pooling")
+    return None if section is None or section.factor == 1 else plain(section)
 
+
+def encoding(cfg: DictConfig, model: Artifact | None) -> dict[str, Any] | None:
+    """What of cfg.encode documents depend on; None for texts."""
+    return None if model is None else {key: cfg.encode[key] for key in ("precision", "batch_tokens", "chunk")}
+
+
+def load_encoder(model: Artifact) -> Any:
+    """The model in an artifact, on the best device there is."""
+    from colbert_lab.models.checkpoint import load_model
+    from colbert_lab.models.precision import best_device
+
+    return load_model(model.path).to(best_device())
+
+
+def as_texts(texts: Sequence[str], bar: Any) -> tuple[Sequence[str], dict[str, Any]]:
+    """Documents for an index that takes texts."""
+    bar.advance(len(texts))
+    return texts, {}
+
+
+def as_vectors(options: DictConfig, encoder: Any, pooling: dict[str, Any] | None) -> Prepare:
+    """Documents for an index that takes vectors: encoded, and pooled where that is asked for."""
     from colbert_lab.models.encoding import encode
+
+    pool = None if pooling is None else create(OmegaConf.create(pooling))
+
+    def prepare(texts: Sequence[str], bar: Any) -> tuple[Any, dict[str, Any]]:
+        encoded = encode(encoder, texts, "document", options.precision, options.batch_tokens, bar=bar)
+        facts = {
+            "tokens": encoded.tokens,
+            "padded": encoded.padded,
+            "cut_documents": encoded.cut_texts,
+            "cut_tokens": encoded.cut_tokens,
+            "encoded_vectors": len(encoded.embeddings.values),
+        }
+        return encoded.embeddings if pool is None else pool(encoded.embeddings), facts
+
+    return prepare
+
+
+def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> None:
+    """Count what was read and what the finished index holds."""
+    facts = [json.loads(line) for line in record.read_text().splitlines()]
+    sums = {name: sum(f.get(name, 0) for f in facts) for name in _SUMMED if any(name in f for f in facts)}
+    if kind.takes == "embeddings":
+        sums = {**dict.fromkeys(_SUMMED, 0), **sums}
+    builder.counts.update(sums, **kind.open(builder.path).stats())
+    counts = builder.counts
+    shown = {name: counts[name] for name in ("documents", "vectors", "bytes", "cut_documents") if name in counts}
+    if "vectors" in counts:
+        shown["bytes_per_token"] = counts["bytes"] / max(1, counts["vectors"])
+    tracker.summary({f"index/{name}": value for name, value in shown.items()})
+
+
+def _fill(chunk: int, prepare: Prepare, collection: Collection, writer: Any, record: Path, tracker: Tracker) -> None:
+    """Write chunk after chunk from the first that the writer has not; `record` keeps what each chunk cost."""
     from colbert_lab.progress import progress
 
     corpus, done = collection.corpus, writer.documents
     _keep_lines(record, done)
     tracker.resumed(done, "index/documents_done")
-    with progress("encode", len(corpus), "documents", done=done) as bar, record.open("a") as lines:
-        for first in range(done, len(corpus), options.chunk):
-            rows = range(first, min(first + options.chunk, len(corpus)))
+    with progress("index", len(corpus), "documents", done=done) as bar, record.open("a") as lines:
+        for first in range(done, len(corpus), chunk):
+            rows = range(first, min(first + chunk, len(corpus)))
             start = time.perf_counter()
-            encoded = encode(
-                encoder, corpus[rows.start : rows.stop], "document", options.precision, options.batch_tokens, bar=bar
-            )
+            documents, facts = prepare(corpus[rows.start : rows.stop], bar)
             seconds = time.perf_counter() - start
-            facts = {
-                "documents": rows.stop,
-                "tokens": encoded.tokens,
-                "padded": encoded.padded,
-                "cut_documents": encoded.cut_texts,
-                "cut_tokens": encoded.cut_tokens,
-                "seconds": seconds,
-            }
             # Before the writer commits: a line too many is dropped at the next start, one too few could not be mended.
-            lines.write(json.dumps(facts) + "\n")
+            lines.write(json.dumps({"documents": rows.stop, **facts, "seconds": seconds}) + "\n")
             lines.flush()
-            writer.append(corpus.ids(rows), encoded.embeddings)
-            tracker.log(
-                {"index/documents_per_s": len(rows) / seconds, "index/tokens_per_s": encoded.tokens / seconds},
-                rows.stop,
-                "index/documents_done",
-            )
+            writer.append(corpus.ids(rows), documents)
+            speed = {"index/documents_per_s": len(rows) / max(seconds, 1e-9)}
+            if "tokens" in facts:
+                speed["index/tokens_per_s"] = facts["tokens"] / seconds
+            tracker.log(speed, rows.stop, "index/documents_done")
 
 
 def _keep_lines(record: Path, documents: int) -> None:
@@ -113,8 +184,3 @@ def _keep_lines(record: Path, documents: int) -> None:
         if line.endswith("\n") and json.loads(line)["documents"] <= documents:
             kept.append(line)
     record.write_text("".join(kept))
-
-
-def _sums(record: Path) -> dict[str, int]:
-    facts = [json.loads(line) for line in record.read_text().splitlines()]
-    return {name: sum(f[name] for f in facts) for name in ("tokens", "cut_documents", "cut_tokens")}

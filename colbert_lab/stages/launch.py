@@ -26,13 +26,17 @@ VERBS = {
     "init": "make an untrained model",
     "train": "train a model",
     "index": "index a collection with a model",
+    "update": "make another index of one: documents added, changed, deleted",
     "search": "search an index with a split's queries",
     "rerank": "re-rank a given run with a model",
     "evaluate": "judge runs",
+    "fidelity": "measure how far indexes are from exact MaxSim",
     "teacher": "train a cross-encoder, or take a given one",
     "mine": "mine candidates from a run of the training queries",
     "score": "have a teacher score candidates",
     "tuples": "make training tuples of a teacher's scores",
+    "convert": "read a Stanford index directory, or write one",
+    "verify": "read every file of an artifact and compare it with what was written",
     "table": "show the table of a sweep",
 }
 # What a stage passes to the objects of a node itself.
@@ -62,6 +66,10 @@ _UNNAMED = (
     "scores",
     "export",
     "pylate",
+    "source",
+    "add",
+    "delete",
+    "artifact",
 )
 
 
@@ -141,7 +149,7 @@ def run_name(base: str, overrides: Sequence[str]) -> str:
 
 def _meant(verb: str, argument: str) -> str:
     key, equals, value = argument.partition("=")
-    if verb == "search" and key == "index" and equals:
+    if verb in ("search", "update", "fidelity") and key == "index" and equals:
         return f"index_dir={value}"  # index=exact would choose from the group
     if verb == "rounds" and key == "rounds" and value.replace(",", "").isdigit():
         return f"rounds.count={value}"

@@ -20,7 +20,8 @@ from colbert_lab.tracking.tracker import RunIdentity, Tracker
 # Where artifacts of a kind lie under the root.
 _FOLDERS = {
     "index": "indexes",
-    **{kind: kind for kind in ("metrics", "candidates", "scores", "tuples", "rounds", "bm25")},
+    "stanford_index": "stanford_indexes",
+    **{kind: kind for kind in ("metrics", "candidates", "scores", "tuples", "rounds", "bm25", "fidelity")},
 }
 _dry: ContextVar[bool] = ContextVar("dry", default=False)
 

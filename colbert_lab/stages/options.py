@@ -37,9 +37,11 @@ class Dev:
 
 @dataclass
 class Search:
-    """Results a query, and whether a document with the query's own id is left out of them."""
+    """Results a query, a file of ids to search among (null: all), and whether a document with the query's own id is
+    left out."""
 
     k: int = 1000
+    only: str | None = None
     drop_self: bool = False
 
 
@@ -57,6 +59,19 @@ class Evaluate:
     metrics: list[str] = field(default_factory=list)
     relevance_level: int = 1
     test: Literal["randomisation", "t"] = "randomisation"
+
+
+@dataclass
+class Fidelity:
+    """How settings are held against exact: cut-offs of overlap, what ranks them, from which grade on a document is
+    relevant to MRR, the paired test, and how many queries are timed one by one, after how many that are not."""
+
+    depths: list[int] = field(default_factory=lambda: [10, 100])
+    quality: str = "overlap_100"
+    relevance_level: int = 1
+    test: Literal["randomisation", "t"] = "randomisation"
+    timed: int = 100
+    warmup: int = 10
 
 
 @dataclass
@@ -83,6 +98,16 @@ class Export:
     format: Literal["stanford", "pylate"] = "stanford"
     ways: int = 16
     epoch: int = 0
+
+
+@dataclass
+class Convert:
+    """Which ids the passages of a Stanford directory get when it is read; at how many bits an index is written as one
+    (null: its own), and whether it may be encoded anew for it."""
+
+    ids: Literal["auto", "lines", "numbers"] = "auto"
+    bits: Literal[1, 2, 4, 8] | None = None
+    reencode: bool = True
 
 
 @dataclass
@@ -118,6 +143,11 @@ class Options:
     scores: str | None = None
     teachers: str | list[str] | None = None
     sweep: str | None = None
+    probe: dict | None = None
+    add: str | None = None
+    delete: str | None = None
+    artifact: str | None = None
+    source: str | None = None
     threads: int | None = None
     encode: Encode = field(default_factory=Encode)
     splits: Splits = field(default_factory=Splits)
@@ -125,7 +155,10 @@ class Options:
     search: Search = field(default_factory=Search)
     rerank: Rerank = field(default_factory=Rerank)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    grid: dict[str, dict] = field(default_factory=dict)
+    fidelity: Fidelity = field(default_factory=Fidelity)
     score: Score = field(default_factory=Score)
     pylate: Pylate = field(default_factory=Pylate)
     export: Export = field(default_factory=Export)
+    convert: Convert = field(default_factory=Convert)
     tracking: TrackingKeys = field(default_factory=TrackingKeys)

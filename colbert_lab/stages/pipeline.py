@@ -11,7 +11,7 @@ from colbert_lab.stages.index import index_with
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, say
-from colbert_lab.stages.search import judged_queries, search_index
+from colbert_lab.stages.search import check_index, judged_queries, search_index
 from colbert_lab.stages.train import train
 
 UNTRAINED, TRAINED, LEXICAL = "untrained", "trained", "bm25"
@@ -22,8 +22,9 @@ def run(cfg: DictConfig) -> Outcome:
 
     The test split is searched once by each model and chooses nothing. With train.max_steps=0 the start alone is judged.
     """
-    collection = open_collection(cfg)
     # Asked for here, refused here: after the training it would be late.
+    check_index(cfg)
+    collection = open_collection(cfg)
     check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
     queries = judged_queries(collection, cfg.splits.test)
     start = start_model(cfg, collection)

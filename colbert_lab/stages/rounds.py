@@ -23,11 +23,18 @@ from colbert_lab.stages.plan import MODEL, PREVIOUS, Rounds, takes
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.stages.rounds_report import System, conclude
 from colbert_lab.stages.score import rerank_with, score_candidates_of
-from colbert_lab.stages.search import search_index
+from colbert_lab.stages.search import check_index, search_index
 from colbert_lab.stages.sections import named, section
 from colbert_lab.stages.teacher import check_teacher, teacher
 from colbert_lab.stages.train import split_queries, train
 from colbert_lab.stages.tuples import make_tuples
+
+SINGLE_VECTOR = "single vector"
+_SINGLE_VECTOR_INDEX = {
+    "_target_": "colbert_lab.index.single_vector.SingleVectorIndexKind",
+    "pooling": "mean",
+    "dtype": "fp16",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Todo:
 
 def run(cfg: DictConfig) -> Outcome | str:
     """All rounds and what they gave; the objective is the best round's dev nDCG@10. A text alone with cfg.dry_run."""
+    check_index(cfg)
     collection = open_collection(cfg)
     check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
     collection.qrels(cfg.splits.test)
@@ -79,9 +87,7 @@ class _Work:
         starts = [self.made[name] for name, step in self.plan.once.items() if step["stage"] == "init"]
         everything: dict[str, Artifact | Todo] = {}
         if cfg.single_vector is not None:
-            everything["single vector"] = self._do(
-                "single vector", {}, lambda: single_vector_model(cfg, cfg.single_vector)
-            )
+            everything[SINGLE_VECTOR] = self._do(SINGLE_VECTOR, {}, lambda: single_vector_model(cfg, cfg.single_vector))
         everything |= {"untrained": starts[0]} if starts else {}
         everything |= models
         systems = [System("bm25", self._lexical_runs())] if cfg.lexical else []
@@ -138,6 +144,10 @@ class _Work:
     def _runs(self, name: str, model: Artifact | Todo) -> dict[str, Artifact | Todo]:
         """Dev and test runs of a model."""
         cfg = named(self.cfg, name.replace(" ", ""))
+        if name == SINGLE_VECTOR:
+            # A baseline's one vector a text is searched as it is, whatever another paradigm's index does to its own.
+            with open_dict(cfg):
+                cfg.index, cfg.pooling, cfg.probe = _SINGLE_VECTOR_INDEX, None, None
         index = self._do(
             f"index of {name}", {"model": [model]}, lambda model: index_with(cfg, model[0], self.collection)
         )

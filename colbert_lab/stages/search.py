@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection
-from colbert_lab.errors import ConfigError
-from colbert_lab.stages.index import open_index
-from colbert_lab.stages.making import Outcome, input_of, make, plain, say
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.run import numbered_lines
+from colbert_lab.stages.index import check_takes, index_kind, load_encoder
+from colbert_lab.stages.making import Outcome, create, input_of, make, plain, say
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -33,24 +36,36 @@ def search_index(
     some: Sequence[str] | None = None,
     k: int | None = None,
 ) -> Artifact:
-    """The run of the split's judged queries (or of `some` of them), `k` results each (by default cfg.search.k)."""
-    model = input_of(index, "model", cfg.get("model_at"))
+    """The run of the split's judged queries (or of `some` of them), `k` results each (by default cfg.search.k).
+
+    Searched as cfg.probe says, among the documents of the file cfg.search.only where there is one.
+    """
+    kind = index_kind(index)
+    probe = probe_of(cfg, kind)
+    lexical = kind.takes == "texts"
+    model = None if lexical else input_of(index, "model", cfg.get("model_at"))
     queries = judged_queries(collection, split) if some is None else list(some)
     k = cfg.search.k if k is None else k
-    inputs = {"index": index, "model": model, "collection": collection.artifact}
-    content = {"split": split, "search": {**plain(cfg.search), "k": k}, "encode": query_encoding(cfg)}
+    only = None if cfg.search.get("only") is None else read_ids(cfg.search.only)
+    inputs = {"index": index, "collection": collection.artifact, **({} if lexical else {"model": model})}
+    content = {"split": split, "search": {"k": k, "drop_self": cfg.search.drop_self}, "probe": plain(cfg.get("probe"))}
+    content["encode"] = None if lexical else query_encoding(cfg)
     if some is not None:
         content["queries"] = hash_json(queries)
+    if only is not None:
+        content["search"]["only"] = hash_json(sorted(only))
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.evaluation.self_match import without_self
         from colbert_lab.run import write_trec
 
-        opened = open_index(index)
+        opened = kind.open(index.path)
+        asked = k + 1 if cfg.search.drop_self else k
         start = time.perf_counter()
-        encoded = encode_queries(cfg, model, collection, queries)
+        encoded = None if lexical else encode_queries(cfg, model, collection, queries)
         middle = time.perf_counter()
-        found = opened.search(queries, encoded.embeddings, k + 1 if cfg.search.drop_self else k)
+        given = collection.queries.get(queries) if encoded is None else encoded.embeddings
+        found = opened.search(queries, given, asked, only=only, probe=probe)
         if cfg.search.drop_self:
             found, dropped = without_self(found)
             found = found.cut(k)
@@ -62,21 +77,53 @@ def search_index(
             depth=k,
             results=sum(map(len, found.values())),
             documents=len(opened),
-            cut_queries=encoded.cut_texts,
-            cut_query_tokens=encoded.cut_tokens,
+            probe=opened.resolved(asked, probe) if hasattr(opened, "resolved") else None,
         )
-        tracker.summary(
-            {
-                "search/queries": len(found),
-                "search/cut_queries": encoded.cut_texts,
-                "search/encode_ms": 1000 * (middle - start) / len(found),
-                "search/search_ms": 1000 * (end - middle) / len(found),
-            }
-        )
+        if only is not None:
+            builder.counts["only"] = len(only)
+        times = {"search/search_ms": 1000 * (end - middle) / max(1, len(found))}
+        if encoded is not None:
+            builder.counts.update(cut_queries=encoded.cut_texts, cut_query_tokens=encoded.cut_tokens)
+            times["search/encode_ms"] = 1000 * (middle - start) / max(1, len(found))
+            times["search/cut_queries"] = encoded.cut_texts
+        tracker.summary({"search/queries": len(found), **times})
 
     return make(
         cfg, "search", "run", f"{collection.name.replace('/', '-')}-{split}-{cfg.name}", inputs, content, work, path
     )
+
+
+def probe_of(cfg: DictConfig, kind: Any) -> Any:
+    """The parameters of a search in this kind of index, None for its own defaults; ConfigError for another index's."""
+    probe = None if cfg.get("probe") is None else create(cfg.probe)
+    wanted = getattr(kind, "probe", type(probe))
+    if probe is not None and (wanted is None or not isinstance(probe, wanted)):
+        named = "auto" if wanted is None else f"{wanted.__module__.split('.')[2]} or probe=auto"
+        raise ConfigError(
+            f"{type(probe).__name__} is not how {type(kind).__name__.removesuffix('Kind')} is searched\n"
+            f"try: probe={named}"
+        )
+    return probe
+
+
+def check_index(cfg: DictConfig) -> None:
+    """ConfigError, before anything heavy, where cfg.index does not take a model's vectors or cfg.probe is another's."""
+    kind = create(cfg.index)
+    check_takes(kind, True)
+    probe_of(cfg, kind)
+
+
+def read_ids(place: str) -> list[str]:
+    """The document ids of a file, one a line, blanks and all; DataError for an empty line or an id that comes twice."""
+    path = Path(place).expanduser()
+    found: dict[str, int] = {}
+    for number, line in numbered_lines(path):
+        document = line.removesuffix("\n").removesuffix("\r")
+        if not document or document in found:
+            wrong = f"{document!r} stands in line {found[document]} already" if document else "the line is empty"
+            raise DataError(f"{path}:{number}: one document id a line is wanted: {wrong}")
+        found[document] = number
+    return list(found)
 
 
 def query_encoding(cfg: DictConfig) -> dict:
@@ -98,10 +145,7 @@ def judged_queries(collection: Collection, split: str) -> list[str]:
 
 def encode_queries(cfg: DictConfig, model: Artifact, collection: Collection, queries: list[str]):
     """The queries' embeddings (Encoded), by the model in its artifact."""
-    from colbert_lab.models.checkpoint import load_model
     from colbert_lab.models.encoding import encode
-    from colbert_lab.models.precision import best_device
 
-    encoder = load_model(model.path).to(best_device())
     texts = collection.queries.get(queries)
-    return encode(encoder, texts, "query", cfg.encode.precision, cfg.encode.batch_tokens)
+    return encode(load_encoder(model), texts, "query", cfg.encode.precision, cfg.encode.batch_tokens)

@@ -57,9 +57,11 @@ SMALL = {
     "init": MODEL,
     "train": (*MODEL, *TRAIN),
     "index": ENCODE,
+    "update": (*ENCODE, "encode.precision=fp32"),
     "search": (ENCODE[0], "search.k=60"),
     "rerank": (ENCODE[0], "rerank.k=20"),
     "evaluate": (),
+    "fidelity": (*ENCODE, "encode.precision=fp32", "fidelity.timed=3", "fidelity.warmup=1"),
     "pipeline": (*MODEL, *TRAIN, *ENCODE, "search.k=60"),
     "teacher": (*TEACHER, "examples.ranks=[1,20]", "dev.queries=10", "encode.precision=fp32"),
     "mine": ("mine.depth=8", "dev.holdout=5"),
@@ -77,7 +79,7 @@ SMALL = {
         "rerank.k=10",
     ),
 }
-VERBS = {"data": ("init", "train", "index", "rerank", "pipeline", "teacher", "rounds")}
+VERBS = {"data": ("init", "train", "index", "rerank", "pipeline", "teacher", "rounds", "fidelity")}
 VERBS["backbone"] = ("init", "train", "pipeline", "rounds")
 VERBS["teacher"] = ("teacher", "rounds")
 

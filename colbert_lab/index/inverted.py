@@ -1,0 +1,159 @@
+"""faiss's inverted file with product quantisation over numbered token vectors, as the index of ColBERTv1 has it.
+
+Trained on a seeded sample of all vectors, never on the first: an ordered corpus begins with one topic.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colbert_lab.errors import ConfigError
+from colbert_lab.scoring.maxsim import Similarity
+
+# An 8-bit product quantiser has so many centroids for each sub-vector, and cannot be trained on fewer vectors.
+_CODES = 256
+# Training vectors that faiss wants for every centroid.
+_LEAST = 39
+# Vectors that are added at once, and how many of all tell how far vectors lie from their centroids.
+_CHUNK = 2**16
+_MEASURED = 4096
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """n token vectors with their numbers: in the store's committed `values` [T, d], and after these, `coming` [C, d].
+
+    numbers: which of the T + C count, ascending.
+    """
+
+    numbers: np.ndarray | range
+    values: Tensor
+    coming: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """The vectors (fp32) at these places among the n."""
+        numbers = places + self.numbers.start if isinstance(self.numbers, range) else self.numbers[places]
+        if self.coming is None or not len(self.coming):
+            return self.values[torch.from_numpy(numbers)].float().numpy()
+        stored = torch.from_numpy(numbers[numbers < len(self.values)])
+        late = torch.from_numpy(numbers[numbers >= len(self.values)] - len(self.values))
+        return torch.cat([self.values[stored].float(), self.coming[late].float()]).numpy()
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(numbers int64, vectors fp32), some at a time."""
+        for first in range(0, len(self), _CHUNK):
+            places = np.arange(first, min(first + _CHUNK, len(self)))
+            yield np.asarray(self.numbers[first : first + _CHUNK], dtype=np.int64), self.take(places)
+
+
+def load_faiss() -> Any:
+    """The package, imported when it is first needed; ConfigError says how to install it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError(
+            f"index=ivfpq needs the package faiss, which cannot be imported ({error})\ntry: pip install faiss-cpu, "
+            "or index=exact"
+        ) from error
+    return faiss
+
+
+def partitions_of(vectors: int, asked: int | None) -> int:
+    """P before any clamp: as asked, else the reference implementation's 2^ceil(log2(8 sqrt(n)))."""
+    return asked if asked is not None else 2 ** math.ceil(math.log2(8 * math.sqrt(max(1, vectors))))
+
+
+def trained(
+    vectors: Vectors, dim: int, similarity: Similarity, partitions: int | None, subvectors: int, sample: int, seed: int
+) -> tuple[Any, dict[str, Any]]:
+    """A faiss index that holds `vectors`, and facts about it; (None, facts) where there is no vector.
+
+    `sample` vectors a partition are drawn under `seed` to train on, where there are as many. P is clamped to one
+    partition for 39 of them; under 256 of them there is nothing to train a product quantiser on, and the vectors are
+    kept whole in the inverted file (with P = 1 a flat index). Two builds are byte-equal: the seeds are set, and
+    faiss's k-means sums in an order that its number of threads does not change.
+    """
+    if not len(vectors):
+        return None, {"structure": "none", "partitions": 0, "trained_on": 0, "trained_vectors": 0}
+    faiss = load_faiss()
+    wanted = partitions_of(len(vectors), partitions)
+    size = min(len(vectors), max(sample * wanted, _LEAST * _CODES))
+    drawn = np.random.default_rng([seed, 11]).choice(len(vectors), size, replace=False, shuffle=False)
+    training = vectors.take(np.sort(drawn))
+    count = max(1, min(wanted, size // _LEAST))
+    cosine = similarity == "cosine"
+    metric = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
+    quantiser = faiss.IndexFlatIP(dim) if cosine else faiss.IndexFlatL2(dim)
+    if size < _CODES:
+        index = faiss.IndexIVFFlat(quantiser, dim, count, metric)
+    else:
+        index = faiss.IndexIVFPQ(quantiser, dim, count, subvectors, 8, metric)
+        index.pq.cp.seed, index.pq.cp.min_points_per_centroid = seed, 1
+    index.cp.seed, index.cp.min_points_per_centroid = seed, 1
+    index.train(training)
+    for numbers, chunk in vectors.chunks():
+        index.add_with_ids(chunk, numbers)
+    places = np.unique(np.linspace(0, len(vectors) - 1, min(_MEASURED, len(vectors)), dtype=np.int64))
+    return index, {
+        "structure": "ivfflat" if size < _CODES else "ivfpq",
+        "partitions": count,
+        "trained_on": size,
+        "trained_vectors": len(vectors),
+        "trained_distance": distance(index, vectors.take(places)),
+    }
+
+
+def distance(index: Any, vectors: np.ndarray) -> float:
+    """The mean squared distance of vectors to the centroids they are filed under."""
+    _, nearest = index.quantizer.search(vectors, 1)
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)[nearest[:, 0]]
+    return float(np.square(vectors - centroids).sum(1, dtype=np.float64).mean())
+
+
+def nearest(index: Any, queries: np.ndarray, hits: int, probes: int, among: np.ndarray | None = None) -> np.ndarray:
+    """The numbers [m, hits] of the vectors nearest to query vectors [m, d] in `probes` partitions, -1 for none.
+
+    `among` is a bool over all numbers: only these are looked at.
+    """
+    faiss = load_faiss()
+    # Both must live until the search is over: faiss holds no reference to them.
+    bits = None if among is None else np.packbits(among, bitorder="little")
+    selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+    parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+    return index.search(np.ascontiguousarray(queries, dtype=np.float32), hits, params=parameters)[1]
+
+
+def to_bytes(index: Any) -> np.ndarray:
+    """A faiss index as uint8."""
+    return load_faiss().serialize_index(index)
+
+
+def from_bytes(content: np.ndarray) -> Any:
+    """A copy in memory of the faiss index in these bytes."""
+    return load_faiss().deserialize_index(np.ascontiguousarray(content))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Within this, faiss and torch use so many threads; None leaves them as they are."""
+    if count is None:
+        yield
+        return
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads(), torch.get_num_threads()
+    faiss.omp_set_num_threads(count)
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before[0])
+        torch.set_num_threads(before[1])
