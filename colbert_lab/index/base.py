@@ -71,6 +71,8 @@ class IndexKind(Protocol):
     """A choice of index with its parameters, as the configuration names it."""
 
     takes: Literal["embeddings", "texts"]
+    # The class of its own search parameters, None where it has none.
+    probe: type | None
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> IndexWriter:
         """Begin, or go on with, an index in this directory."""

@@ -26,6 +26,7 @@ class ExactIndexKind:
 
     dtype: StoreDtype = "fp16"
     takes: ClassVar[Literal["embeddings"]] = "embeddings"
+    probe: ClassVar[None] = None
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> StoreWriter:
         """Begin, or go on with, the store in this directory."""

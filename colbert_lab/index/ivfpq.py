@@ -21,10 +21,10 @@ from colbert_lab.index.rows import check_search, refuse_repeated
 from colbert_lab.index.store import Store, StoreDtype, edit_rows, stage
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits, Run
-from colbert_lab.scoring.maxsim import Similarity, maxsim_ragged
+from colbert_lab.scoring.kernels import PackedDocuments
+from colbert_lab.scoring.maxsim import Similarity
 
-# Document values converted to fp32 at once, and results of faiss alive at once: about 64 MB each.
-_TILE_VALUES = 2**24
+# Results of faiss alive at once: about 64 MB.
 _RESULTS = 2**22
 # Up to so many hits a query vector a search is widened; beyond, scoring everything costs no more.
 _WIDEST = 2**14
@@ -136,6 +136,7 @@ class IvfPqIndex:
     def _load(self) -> None:
         self._store = Store.open(self._directory)
         self.__dict__.pop("_lists", None)
+        self._packed = PackedDocuments(self._store.embeddings, self._store.facts["similarity"])
         self._offsets = self._store.embeddings.offsets
 
     @cached_property
@@ -208,6 +209,25 @@ class IvfPqIndex:
                     hits.append(self._ranked(query, rows, k))
         return Run(dict(zip(query_ids, hits, strict=True)), depth=k)
 
+    def stages(
+        self, query: torch.Tensor, k: int, only: Sequence[str] | None = None, probe: IvfPqProbe | None = None
+    ) -> dict[str, list[str]]:
+        """The documents left after each stage of a search for one query [m, d]: what the candidates lose.
+
+        `candidates` as the probe brings them, before a search that found too few widens it; `found`, best first.
+        """
+        one = Ragged(query, torch.tensor([len(query)]))
+        allowed = self._store.rows.allowed(only)
+        rows = np.flatnonzero(allowed)
+        if self._lists is not None:
+            wide = IvfPqProbe(**self.resolved(k, probe))
+            among = None if only is None else np.repeat(allowed, self._store.embeddings.lengths.numpy())
+            with inverted.threads(wide.threads):
+                (rows,) = self._candidates(one, wide, among)
+        names = self._store.ids
+        hits = self.search(["query"], one, k, only, probe)["query"]
+        return {"candidates": [names[row] for row in rows], "found": list(hits.ids)}
+
     def add(self, ids: Sequence[str], documents: Ragged) -> None:
         """Add documents; all are there when it returns, or none. DataError for an id that is there already."""
         self._edit(added=ids, documents=documents)
@@ -269,13 +289,8 @@ class IvfPqIndex:
         return np.flatnonzero(allowed)
 
     def _ranked(self, query: Ragged, rows: np.ndarray, k: int) -> Hits:
-        """The k best of these rows by exact MaxSim, in tiles of bounded memory."""
-        sizes = np.cumsum(self._store.embeddings.lengths.numpy()[rows])
-        step, similarity = max(1, _TILE_VALUES // query.dim), self._store.facts["similarity"]
-        parts = np.split(rows, np.flatnonzero(np.diff(sizes // step)) + 1) if len(rows) else []
-        tiles = (self._gather(part).to(dtype=torch.float32) for part in parts)
-        scores = [maxsim_ragged(query, tile, similarity)[0] for tile in tiles]
-        return self._store.rows.best(torch.cat(scores).numpy() if scores else np.empty(0, np.float32), rows, k)
+        """The k best of these rows by exact MaxSim, scored where they lie."""
+        return self._store.rows.best(self._packed.scores(query, rows)[0], rows, k)
 
     def _gather(self, rows: np.ndarray) -> Ragged:
         # As Ragged.select, which would sum up the lengths of the whole store each time.

@@ -36,8 +36,8 @@ class Rows:
         return dict(zip(self.ids, np.flatnonzero(self.live).tolist(), strict=True))
 
     @cached_property
-    def _place(self) -> np.ndarray:
-        """The place of each row's id among the sorted ids."""
+    def place(self) -> np.ndarray:
+        """The place of each row's id among the sorted ids, int64 [R]: by it equal scores are ordered."""
         place = np.empty(len(self._all), dtype=np.int64)
         place[sorted(range(len(self._all)), key=self._all.__getitem__)] = np.arange(len(self._all))
         return place
@@ -67,7 +67,7 @@ class Rows:
             kth = np.partition(scores, len(scores) - k)[len(scores) - k]
             keep = scores >= kth
             scores, rows = scores[keep], rows[keep]
-        order = np.lexsort((self._place[rows], -scores))[:k]
+        order = np.lexsort((self.place[rows], -scores))[:k]
         return Hits(tuple(self._all[row] for row in rows[order]), scores[order].astype(np.float64))
 
     def refuse_present(self, ids: Sequence[str]) -> None:

@@ -263,3 +263,16 @@ def test_what_cannot_be_is_refused(tmp_path, many, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ConfigError, match="pip install faiss-cpu"):
         IvfPqIndexKind().writer(tmp_path / "c", 16, "cosine")
+
+
+def test_stages_tell_what_the_candidates_lose(tmp_path, many):
+    made = build(tmp_path, many)
+    query = vectors(3, [4])
+    few, more = IvfPqProbe(probes=1, hits=2), IvfPqProbe(probes=10**6, hits=40)
+    narrow, wide = made.stages(query.values, 5, probe=few), made.stages(query.values, 5, probe=more)
+    assert len(narrow["candidates"]) < len(wide["candidates"]) < 300
+    assert set(narrow["candidates"]) <= set(wide["candidates"])
+    assert wide["found"] == list(made.search(["q"], query, 5, probe=more)["q"].ids)
+    assert set(wide["found"]) <= set(wide["candidates"])
+    only = wide["candidates"][:3]
+    assert set(made.stages(query.values, 2, only, more)["candidates"]) == set(only)

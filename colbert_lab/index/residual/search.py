@@ -157,7 +157,7 @@ class Searcher:
         last = np.partition(scores, len(rows) - count)[len(rows) - count]
         sure, tied = rows[scores > last], rows[scores == last]
         if len(sure) + len(tied) > count:
-            tied = tied[np.argsort(self._rows._place[tied])[: count - len(sure)]]
+            tied = tied[np.argsort(self._rows.place[tied])[: count - len(sure)]]
         return np.sort(np.concatenate([sure, tied]))
 
     def _buffer(self, name: str, shape: tuple[int, int], dtype: type) -> np.ndarray:
