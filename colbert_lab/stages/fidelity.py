@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> Outcome:
     measured = [(twin, _measurement(cfg, twin, exact, against))]
     for series, some in groupby(wanted, key=lambda setting: setting.series):
         some = list(some)
-        index = given or index_with(with_index(cfg, some[0], _slug(series)), model, collection)
+        index = given or index_with(with_index(cfg, some[0], _slug(series)), model, collection, vectors=exact)
         # The twin among the grid's indexes is measured already.
         if index.digest != exact.digest:
             measured += [(setting, _measurement(cfg, setting, index, against)) for setting in some]

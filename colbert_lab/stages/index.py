@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.artifact import LOG, Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
@@ -17,6 +17,8 @@ from colbert_lab.tracking.tracker import Tracker
 
 # Turns texts into what a writer takes, and says what that cost; tells a progress bar (or None) of them.
 Prepare = Callable[[Sequence[str], Any], tuple[Any, dict[str, Any]]]
+# The documents of some rows, likewise.
+Read = Callable[[range, Any], tuple[Any, dict[str, Any]]]
 _SUMMED = ("tokens", "cut_documents", "cut_tokens", "encoded_vectors")
 
 
@@ -41,9 +43,17 @@ def described(index: Artifact) -> str:
     return f"{vectors}; {counts['cut_documents']:,} documents were cut"
 
 
-def index_with(cfg: DictConfig, model: Artifact | None, collection: Collection, path: str | None = None) -> Artifact:
+def index_with(
+    cfg: DictConfig,
+    model: Artifact | None,
+    collection: Collection,
+    path: str | None = None,
+    vectors: Artifact | None = None,
+) -> Artifact:
     """The index of cfg.index over the collection's documents, encoded by the model; of their texts where that is None.
 
+    `vectors` is an exact index of the same model and collection: where it holds just what encoding would give (fp32,
+    not pooled, encoded alike), it is read instead, and the result is the same byte for byte.
     ConfigError where the index takes the other of the two, or pooling is asked for where there are no vectors.
     """
     kind = create(cfg.index)
@@ -64,7 +74,9 @@ def index_with(cfg: DictConfig, model: Artifact | None, collection: Collection, 
             writer = kind.writer(builder.path, encoder.dim, encoder.similarity)
             prepare = as_vectors(cfg.encode, encoder, pooling)
         record = builder.log / "encoded.jsonl"
-        _fill(cfg.encode.chunk, prepare, collection, writer, record, tracker)
+        stored = None if vectors is None or model is None else _stored(vectors, content["encode"], pooling)
+        read = stored or (lambda rows, bar: prepare(collection.corpus[rows.start : rows.stop], bar))
+        _fill(cfg.encode.chunk, read, collection, writer, record, tracker)
         writer.finish()
         (builder.path / "index.json").write_text(json.dumps(plain(cfg.index), indent=1))
         conclude(builder, tracker, kind, record)
@@ -152,7 +164,26 @@ def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> Non
     tracker.summary({f"index/{name}": value for name, value in shown.items()})
 
 
-def _fill(chunk: int, prepare: Prepare, collection: Collection, writer: Any, record: Path, tracker: Tracker) -> None:
+def _stored(vectors: Artifact, encode: dict[str, Any], pooling: dict[str, Any] | None) -> Read | None:
+    """Chunks of documents from an exact index, with the counts of their encoding; None where it holds other vectors."""
+    config, record = vectors.manifest["config"], vectors.path / LOG / "encoded.jsonl"
+    same = config["index"].get("dtype") == "fp32" and config["pooling"] is None and config["encode"] == encode
+    if not same or not hasattr(opened := open_index(vectors), "embeddings") or not record.is_file():
+        return None
+    facts = [json.loads(line) for line in record.read_text().splitlines()]
+    known = {line["documents"]: {k: v for k, v in line.items() if k not in ("documents", "seconds")} for line in facts}
+    ids = opened.ids
+    pool = None if pooling is None else create(OmegaConf.create(pooling))
+
+    def read(rows: range, bar: Any) -> tuple[Any, dict[str, Any]]:
+        embeddings = opened.embeddings(ids[rows.start : rows.stop])
+        bar.advance(len(rows))
+        return embeddings if pool is None else pool(embeddings), known[rows.stop]
+
+    return read
+
+
+def _fill(chunk: int, read: Read, collection: Collection, writer: Any, record: Path, tracker: Tracker) -> None:
     """Write chunk after chunk from the first that the writer has not; `record` keeps what each chunk cost."""
     from colbert_lab.progress import progress
 
@@ -163,7 +194,7 @@ def _fill(chunk: int, prepare: Prepare, collection: Collection, writer: Any, rec
         for first in range(done, len(corpus), chunk):
             rows = range(first, min(first + chunk, len(corpus)))
             start = time.perf_counter()
-            documents, facts = prepare(corpus[rows.start : rows.stop], bar)
+            documents, facts = read(rows, bar)
             seconds = time.perf_counter() - start
             # Before the writer commits: a line too many is dropped at the next start, one too few could not be mended.
             lines.write(json.dumps({"documents": rows.stop, **facts, "seconds": seconds}) + "\n")

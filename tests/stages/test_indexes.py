@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 from colbert_lab.artifact import Artifact
+from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ArtifactError, ConfigError, DataError
 from colbert_lab.run import read_trec
 from colbert_lab.stages import update as updating
-from colbert_lab.stages.index import open_index
+from colbert_lab.stages.index import index_with, open_index
+from colbert_lab.stages.making import input_of
 
 # What an index needs to differ where a key is changed; key -> the change.
 KNOBS = {
@@ -81,6 +83,27 @@ def test_every_key_of_the_pooling_changes_the_vectors(lab, made):
     assert len(digests | {plain.digest, half.digest}) == len(POOLED) + 2
     # Off is off, whatever the other keys say.
     assert made("exact", "pooling.protected=0") == plain
+
+
+@pytest.mark.parametrize("index", ["residual", "ivfpq"])
+def test_vectors_that_are_there_need_no_encoding_and_change_nothing(lab, made, fresh_lab, chain, monkeypatch, index):
+    overrides = (f"model={chain['model'].path}", "encode.precision=fp32", f"index={index}")
+    encoded = lab("index", *overrides).artifact
+    pooled = lab("index", *overrides, "pooling.factor=2").artifact
+    cfg, *_ = fresh_lab.compose("index", *overrides)
+    exact = made("exact", "encode.precision=fp32", "index.dtype=fp32")
+    others = made("exact", "encode.precision=fp32"), made("exact", "encode.precision=fp32", "pooling.factor=2")
+    monkeypatch.setattr("colbert_lab.models.encoding.encode", lambda *given, **more: pytest.fail("encoded"))
+    model, collection = chain["model"], Collection(input_of(encoded, "collection"))
+    read = index_with(cfg, model, collection, vectors=exact)
+    assert (read.digest, read.manifest["counts"]) == (encoded.digest, encoded.manifest["counts"])
+    cfg.pooling.factor = 2
+    assert index_with(cfg, model, collection, vectors=exact).digest == pooled.digest
+    # Half of the bits, or fewer vectors, would not be the same.
+    for other in others:
+        cfg.index.seed += 1
+        with pytest.raises(pytest.fail.Exception, match="encoded"):
+            index_with(cfg, model, collection, vectors=other)
 
 
 def test_an_ivfpq_index_with_everything_probed_is_exact(made, searched):
