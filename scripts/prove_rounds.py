@@ -22,7 +22,14 @@ from colbert_lab.artifact import Artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = (
-    *("experiment=colbertv2_small", "name=proof", "tracking=none", "data.documents=300", "backbone.layers=1"),
+    *(
+        "experiment=colbertv2_small",
+        "rounds=ensemble",
+        "name=proof",
+        "tracking=none",
+        "data.documents=300",
+        "backbone.layers=1",
+    ),
     *("text.document_length=32", "rounds.count=2", "single_vector=mean", "rerank.k=10", "search.k=50"),
     *("train.max_steps=12", "train.document_length=null", "train.checkpoint_every=2", "train.judge_every=6"),
     *("teacher.max_length=48", "teacher_train.max_steps=8", "teacher_train.checkpoint_every=2"),
