@@ -3,13 +3,14 @@
 One codebook serves all pieces: after a random rotation all of them are distributed nearly alike.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from colbert_lab.scoring.compiled import compiled
+from colbert_lab.scoring.kernels import in_threads
+
 _WORDS = 256
-_BLOCK = 64
 _ITERATIONS = 20
 
 
@@ -29,29 +30,28 @@ def nearest_codewords(vectors: Tensor, words: Tensor) -> Tensor:
     """The nearest of words [256, w] for each piece of w dimensions of vectors [T, d]: uint8 [T, d / w], ties lowest."""
     packed = np.empty((len(vectors), vectors.shape[1] // words.shape[1]), np.uint8)
     halves = (words.square().sum(1) / 2).numpy()
-    _nearest(vectors.contiguous().numpy(), np.ascontiguousarray(words.T.numpy()), halves, packed)
+    arguments = (vectors.contiguous().numpy(), np.ascontiguousarray(words.T.numpy()), halves, packed)
+    in_threads(len(vectors), vectors.numel() * _WORDS, lambda first, last: _nearest(*arguments, first, last))
     return torch.from_numpy(packed)
 
 
 # Without NaNs and signed zeros to mind, the search for the greatest value is vectorised; no sum is reordered.
-@numba.njit(parallel=True, cache=True, fastmath={"nnan", "nsz"})
-def _nearest(vectors, words, halves, packed):
+@compiled(fastmath={"nnan", "nsz"})
+def _nearest(vectors, words, halves, packed, first, last):
     width = words.shape[0]
-    count, pieces = packed.shape
-    for block in numba.prange((count + _BLOCK - 1) // _BLOCK):
-        near = np.empty(_WORDS, np.float32)
-        for row in range(block * _BLOCK, min(count, (block + 1) * _BLOCK)):
-            for piece in range(pieces):
+    near = np.empty(_WORDS, np.float32)
+    for row in range(first, last):
+        for piece in range(packed.shape[1]):
+            for k in range(_WORDS):
+                near[k] = -halves[k]
+            for j in range(width):
+                value = vectors[row, piece * width + j]
                 for k in range(_WORDS):
-                    near[k] = -halves[k]
-                for j in range(width):
-                    value = vectors[row, piece * width + j]
-                    for k in range(_WORDS):
-                        near[k] += value * words[j, k]
-                top = near[0]
-                for k in range(1, _WORDS):
-                    top = max(top, near[k])
-                best = 0
-                while best < _WORDS - 1 and near[best] != top:
-                    best += 1
-                packed[row, piece] = best
+                    near[k] += value * words[j, k]
+            top = near[0]
+            for k in range(1, _WORDS):
+                top = max(top, near[k])
+            best = 0
+            while best < _WORDS - 1 and near[best] != top:
+                best += 1
+            packed[row, piece] = best

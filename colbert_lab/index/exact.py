@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +27,12 @@ class ExactIndexKind:
     dtype: StoreDtype = "fp16"
     takes: ClassVar[Literal["embeddings"]] = "embeddings"
     probe: ClassVar[None] = None
+
+    def __post_init__(self):
+        if self.dtype not in get_args(StoreDtype):
+            raise ConfigError(
+                f"dtype={self.dtype!r} is none of {', '.join(get_args(StoreDtype))}\ntry: index.dtype=fp16"
+            )
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> StoreWriter:
         """Begin, or go on with, the store in this directory."""
@@ -86,11 +92,11 @@ class ExactIndex:
         self._edit(added=ids, documents=documents, replace=True)
 
     def _edit(self, removed=(), added=(), documents: Ragged | None = None, replace: bool = False) -> None:
-        files = Files.edit(self._directory)
-        edit_rows(files, self._store.rows, removed, added, replace)
-        if documents is not None:
-            stage(files, added, documents)
-        files.commit()
+        with Files.edit(self._directory, seen=self._store.files) as files:
+            edit_rows(files, self._store.rows, removed, added, replace)
+            if documents is not None:
+                stage(files, added, documents)
+            files.commit()
         self._open()
 
     def search(
@@ -106,7 +112,7 @@ class ExactIndex:
         A query vector's dimension must be the store's. Most documents are ruled out by a bound (scoring/pruned.py)
         for which the first search reads all of them. There is nothing to probe: ConfigError where `probe` is given.
         """
-        check_search(k, queries.dim, self._store.embeddings.dim)
+        check_search(k, queries, self._store.embeddings.dim, query_ids)
         if probe is not None:
             raise ConfigError(f"an exact index has nothing to probe, {type(probe).__name__} was given\ntry: probe=auto")
         rows = np.flatnonzero(self._store.rows.allowed(only))

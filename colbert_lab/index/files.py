@@ -11,20 +11,18 @@ appends and commits leaves no trace in the files of a finished directory.
 """
 
 import copy
-import errno
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colbert_lab.artifact import MANIFEST, hash_json, write_atomic
-from colbert_lab.errors import ArtifactError
-from colbert_lab.index import npy
+from colbert_lab.errors import ArtifactError, DataError
+from colbert_lab.index import disk, npy
 
 SCHEMA = 1
 HEAD = "head.json"
@@ -35,49 +33,69 @@ _BLOCK = 2**24
 class Files:
     """The committed state of a directory, and what is staged to be committed next."""
 
-    def __init__(self, directory: Path, head: dict[str, Any], editing: bool):
-        self._directory, self._head, self._editing = directory, head, editing
+    def __init__(self, directory: Path, head: dict[str, Any], lock: int | None = None):
+        self._directory, self._head, self._lock = directory, head, lock
         self._staged: dict[str, int] = {}
         self._replaced: dict[str, np.ndarray | None] = {}
         self._maps: dict[str, np.ndarray] = {}
 
     @classmethod
-    def open(cls, directory: Path) -> "Files":
+    def open(cls, directory: Path, finished: bool = True) -> "Files":
         """For reading: sizes are compared, nothing is read but the head.
 
-        ArtifactError where the directory is unfinished, or names the file that is missing or shorter than committed.
+        ArtifactError where the directory is unfinished (unless that is asked for, by one of several that make it), or
+        names the file that is missing or shorter than committed.
         """
-        files = cls(directory, _read_head(directory), editing=False)
-        if not files.finished:
+        files = cls(directory, _read_head(directory))
+        if finished and not files.finished:
             raise ArtifactError(f"{directory} is an unfinished index; run what makes it again, it goes on where it was")
         files._check_sizes()
         return files
 
     @classmethod
-    def edit(cls, directory: Path, facts: dict[str, Any] | None = None) -> "Files":
-        """For writing: begin with `facts`, or go on from the last commit; what lies beyond it is cut off.
+    def edit(cls, directory: Path, facts: dict[str, Any] | None = None, seen: "Files | None" = None) -> "Files":
+        """For writing, alone: begin with `facts`, or go on from the last commit; what lies beyond it is cut off.
 
-        ArtifactError where the directory was begun with other facts, is part of a finished artifact (which never
-        changes: make another one of it), or has lost what was committed.
+        No other may edit until the end of a `with` block, a commit that finishes, or this object. ArtifactError where
+        another does; where the directory was begun with other facts, is not as it was when `seen` was read, is part of
+        a finished artifact (which never changes: make another one of it), or has lost what was committed.
         """
         if (directory / MANIFEST).exists():
             raise ArtifactError(
                 f"{directory} is a finished artifact and never changes\ntry: colbert-lab update, which makes another"
             )
-        if not (directory / HEAD).exists():
-            if facts is None:
-                raise ArtifactError(f"{directory} holds no index")
-            directory.mkdir(parents=True, exist_ok=True)
-            head = {"schema": SCHEMA, "finished": False, "begun": facts, "facts": dict(facts)}
-            files = cls(directory, {**head, "arrays": {}, "strings": {}, "whole": {}}, editing=True)
-        else:
-            files = cls(directory, _read_head(directory), editing=True)
+        if facts is None and not (directory / HEAD).exists():
+            raise ArtifactError(f"{directory} holds no index")
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = disk.locked(directory)
+        try:
+            if not (directory / HEAD).exists():
+                _begin(directory, facts)
+            files = cls(directory, _read_head(directory))
             begun = files._head["begun"]
             if facts is not None and begun != facts:
                 raise ArtifactError(f"{directory} was begun with {begun}, now {facts} are asked for")
+            if seen is not None and files._head != seen._head:
+                raise ArtifactError(f"{directory} was changed by another since it was opened; open it again")
             files._check_sizes()
-        files._tidy()
+            files._tidy()
+            files._cut()
+        except BaseException:
+            os.close(lock)
+            raise
+        files._lock = lock
+        if files.finished and facts is not None:
+            files._release()  # nothing is left to make; changing it is another edit
         return files
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+    def __del__(self) -> None:
+        self._release()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -122,14 +140,19 @@ class Files:
         facts = self._head["arrays"].setdefault(name, fresh)
         if (facts["dtype"], facts["columns"]) != (rows.dtype.str, columns):
             raise ValueError(f"{name} is {facts['dtype']} [n, {facts['columns']}], not {rows.dtype.str} [n, {columns}]")
-        self._stage(name, facts, rows.tobytes(), npy.HEADER + facts["rows"] * npy.row_bytes(facts), len(rows))
+        self._stage(name, facts, npy.content(rows), npy.HEADER + facts["rows"] * npy.row_bytes(facts), len(rows))
 
     def append_strings(self, name: str, values: Sequence[str]) -> None:
-        """Stage strings behind the committed and staged ones."""
+        """Stage strings behind the committed and staged ones; DataError for one that UTF-8 cannot hold."""
         fresh = {"file": f"{name}.jsonl", "rows": 0, "bytes": 0, "blocks": []}
         facts = self._head["strings"].setdefault(name, fresh)
-        lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
-        self._stage(name, facts, lines, facts["bytes"], len(values))
+        try:
+            lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
+        except UnicodeEncodeError as error:
+            self._forget()
+            wrong = next(value for value in values if value.encode(errors="replace").decode() != value)
+            raise DataError(f"{wrong!r} cannot be written in UTF-8: {error.reason}") from error
+        self._stage(name, facts, memoryview(lines), facts["bytes"], len(values))
 
     def replace(self, name: str, array: np.ndarray | None) -> None:
         """Stage a whole array in the place of the one committed under this name; None takes it away.
@@ -143,6 +166,8 @@ class Files:
 
         ArtifactError where the disk is full; the state committed before is untouched.
         """
+        if self._lock is None:
+            raise ValueError(f"{self._directory} is not being edited")
         head = copy.deepcopy(self._head)
         head["finished"] = self.finished if finished is None else finished
         head["facts"].update(facts)
@@ -151,7 +176,7 @@ class Files:
             entry["rows"] += count
             if "bytes" in entry:
                 entry["bytes"] = (self._directory / entry["file"]).stat().st_size
-            _sync(self._directory / entry["file"])
+            disk.sync(self._directory / entry["file"])
         for name, array in self._replaced.items():
             head["whole"].pop(name, None)
             head["arrays"].pop(name, None)
@@ -159,11 +184,14 @@ class Files:
                 head["whole"][name] = self._write_whole(name, array)
         if head["finished"]:
             self._seal(head)
-        with _telling(self._directory / HEAD):
+        with disk.telling(self._directory / HEAD):
             write_atomic(self._directory / HEAD, json.dumps({**head, "digest": hash_json(head)}, indent=1).encode())
         self._head = head
-        self._staged, self._replaced, self._maps = {}, {}, {}
+        self._forget()
+        self._maps = {}
         self._tidy()
+        if self.finished:
+            self._release()
 
     def verify(self) -> None:
         """Read every file and compare digests; ArtifactError names the first that differs."""
@@ -185,39 +213,56 @@ class Files:
         sizes = sum(start + length for _, start, length, _ in self._entries())
         return sizes + (self._directory / HEAD).stat().st_size
 
-    def _stage(self, name: str, facts: dict[str, Any], content: bytes, committed: int, count: int) -> None:
-        if not self._editing:
-            raise ValueError(f"{self._directory} was opened for reading")
+    def _stage(self, name: str, facts: dict[str, Any], content: memoryview, committed: int, count: int) -> None:
+        if self._lock is None:
+            raise ValueError(f"{self._directory} is not being edited")
         path = self._directory / facts["file"]
-        with _telling(path), path.open("r+b" if path.exists() else "w+b") as handle:
-            if name not in self._staged:
-                handle.truncate(committed if path.stat().st_size >= committed else 0)
-                if "dtype" in facts and not facts["rows"]:
-                    handle.write(npy.header(0, facts))
-            end = handle.seek(0, os.SEEK_END)
-            try:
-                handle.write(content)
-                handle.flush()
-            except OSError:
-                os.truncate(path, end)  # what a full disk took of it must not stand before the next append
-                raise
+        try:
+            # Unbuffered: what a full disk did not take must not be written later, behind what came after it.
+            with disk.telling(path), path.open("r+b" if path.exists() else "w+b", buffering=0) as handle:
+                if name not in self._staged:
+                    handle.truncate(committed if path.stat().st_size >= committed else 0)
+                    if "dtype" in facts and not facts["rows"]:
+                        disk.write(handle, memoryview(npy.header(0, facts)))
+                handle.seek(0, os.SEEK_END)
+                disk.write(handle, content)
+        except BaseException:
+            self._forget()
+            raise
         self._staged[name] = self._staged.get(name, 0) + count
+
+    def _forget(self) -> None:
+        """Of an edit that failed nothing is kept: half of it, with the next one behind, would be committed."""
+        self._staged, self._replaced = {}, {}
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _write_whole(self, name: str, array: np.ndarray) -> dict[str, Any]:
         columns = array.shape[1] if array.ndim == 2 else None
         facts = {"dtype": array.dtype.str, "columns": columns, "rows": len(array)}
-        content = npy.header(len(array), facts) + array.tobytes()
-        file = f"{name}-{hashlib.sha256(content).hexdigest()[:8]}.npy"
-        with _telling(self._directory / file):
-            write_atomic(self._directory / file, content)
-        return {"file": file, **facts, "blocks": []}
+        header, content = npy.header(len(array), facts), npy.content(array)
+        digest = hashlib.sha256(header)
+        digest.update(content)
+        path = self._directory / f"{name}-{digest.hexdigest()[:8]}.npy"
+        if any(entry["file"] == path.name for entry in self._head["whole"].values()):
+            return {"file": path.name, **facts, "blocks": []}  # the same as is committed; others may have it mapped
+        # Under its own name at once: no head knows it yet, and what is half written is removed by the next edit.
+        with disk.telling(path), path.open("wb", buffering=0) as handle:
+            disk.write(handle, memoryview(header))
+            disk.write(handle, content)
+            os.fsync(handle.fileno())
+        return {"file": path.name, **facts, "blocks": []}
 
     def _seal(self, head: dict[str, Any]) -> None:
         """Complete the arrays' headers and the digests; blocks that were full before are not read again."""
         for path, start, length, facts in _entries(self._directory, head):
-            with _telling(path), path.open("r+b") as handle:
-                if "dtype" in facts:
-                    handle.write(npy.header(facts["rows"], facts))
+            with disk.telling(path), path.open("r+b") as handle:
+                if "dtype" in facts and handle.read(npy.HEADER) != (header := npy.header(facts["rows"], facts)):
+                    handle.seek(0)
+                    handle.write(header)
                     handle.flush()
                     os.fsync(handle.fileno())
                 before = facts.get("sealed", 0) // _BLOCK
@@ -236,6 +281,15 @@ class Files:
                 raise ArtifactError(f"{path} is missing; remove {self._directory} and make the index again")
             if path.stat().st_size < start + length:
                 raise ArtifactError(f"{path} is shorter than what was committed of it; make the index again")
+
+    def _cut(self) -> None:
+        """Take away what a killed edit left behind the committed rows, and what it made of the headers."""
+        for path, start, length, facts in self._entries():
+            if path.stat().st_size > start + length:
+                with path.open("r+b") as handle:
+                    handle.truncate(start + length)
+                    if "dtype" in facts and self.finished:
+                        handle.write(npy.header(facts["rows"], facts))
 
     def _tidy(self) -> None:
         """Remove arrays and lists that the head does not name (any more), and what a kill left of temporary files."""
@@ -273,19 +327,14 @@ def _read_head(directory: Path) -> dict[str, Any]:
     return head
 
 
-def _sync(path: Path) -> None:
-    with _telling(path), path.open("r+b") as handle:
-        os.fsync(handle.fileno())
-
-
-@contextmanager
-def _telling(path: Path):
-    """A full disk as an ArtifactError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+def _begin(directory: Path, facts: dict[str, Any] | None) -> None:
+    """An empty head, in a directory whose .npy and .jsonl files will be the index's alone."""
+    foreign = sorted(path.name for pattern in ("*.npy", "*.jsonl") for path in directory.glob(pattern))
+    if foreign:
         raise ArtifactError(
-            f"the disk is full: {path} could not be written; what was committed before is whole; make room first"
-        ) from error
+            f"{directory} holds {foreign[0]}, which is no index's; an index needs a directory of its own"
+        )
+    head = {"schema": SCHEMA, "finished": False, "begun": facts, "facts": dict(facts or {})}
+    head |= {"arrays": {}, "strings": {}, "whole": {}}
+    with disk.telling(directory / HEAD):
+        write_atomic(directory / HEAD, json.dumps({**head, "digest": hash_json(head)}, indent=1).encode())

@@ -4,6 +4,7 @@ Trained on a seeded sample of all vectors, never on the first: an ordered corpus
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ _LEAST = 39
 # Vectors that are added at once, and how many of all tell how far vectors lie from their centroids.
 _CHUNK = 2**16
 _MEASURED = 4096
+# What torch's number of threads was before the first of the `threads` that are open now, then (thread, number) of each.
+_OPEN: list[tuple[int, int]] = []
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -144,16 +148,32 @@ def from_bytes(content: np.ndarray) -> Any:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Within this, faiss and torch use so many threads; None leaves them as they are."""
+    """Within this, faiss and torch use so many threads; None leaves them as they are.
+
+    Searches that overlap in several threads each have their own number, and the last leaves what the first found: torch
+    lends its number to every new thread, which must not take another search's for what was there before.
+    """
     if count is None:
         yield
         return
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads(), torch.get_num_threads()
-    faiss.omp_set_num_threads(count)
-    torch.set_num_threads(count)
+    faiss, me = load_faiss(), threading.get_ident()
+    with _LOCK:
+        # torch's asked for in any case: a thread that asks only later then takes what others have set by that time.
+        before, torch_before = faiss.omp_get_max_threads(), torch.get_num_threads()
+        if not _OPEN:
+            _OPEN.append((0, torch_before))
+        _OPEN.append((me, count))
+        faiss.omp_set_num_threads(count)
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(before[0])
-        torch.set_num_threads(before[1])
+        with _LOCK:
+            mine = [place for place, (owner, _) in enumerate(_OPEN) if owner == me]
+            # This thread's enclosing number, else the process's own. torch's last: it may share faiss's OpenMP.
+            _, left = _OPEN[mine[-2] if len(mine) > 1 else 0]
+            del _OPEN[mine[-1]]
+            faiss.omp_set_num_threads(before)
+            torch.set_num_threads(left)
+            if len(_OPEN) == 1:
+                _OPEN.clear()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class IvfPqProbe:
     hits: int | None = None
     threads: int | None = None
 
+    def __post_init__(self):
+        if found := self.problems(**asdict(self)):
+            raise ConfigError([f"{one}\ntry: probe.{one.partition('=')[0]}=null" for one in found], "probe=ivfpq")
+
     @staticmethod
     def problems(**given: int | None) -> list[str]:
         """What is wrong with these values, in words."""
@@ -68,13 +72,19 @@ class IvfPqIndexKind:
     takes: ClassVar[Literal["embeddings"]] = "embeddings"
     probe: ClassVar[type] = IvfPqProbe
 
+    def __post_init__(self):
+        if found := self.problems(**asdict(self)):
+            raise ConfigError(found, "index=ivfpq")
+
     @staticmethod
     def problems(partitions: int | None, subvectors: int, sample: int, seed: int, dtype: str) -> list[str]:
         """What is wrong with these values, in words."""
         found = [] if partitions is None or partitions >= 1 else [f"partitions={partitions} must be at least 1"]
         found += [] if subvectors >= 1 else [f"subvectors={subvectors} must be at least 1"]
         found += [] if sample >= 39 else [f"sample={sample} must be at least 39: k-means needs them for every centroid"]
-        return found + ([] if seed >= 0 else [f"seed={seed} must be at least 0"])
+        found += [] if seed >= 0 else [f"seed={seed} must be at least 0"]
+        types = get_args(StoreDtype)
+        return found + ([] if dtype in types else [f"dtype={dtype!r} is none of {', '.join(types)}"])
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> "IvfPqWriter":
         """Begin, or go on with, an index; ConfigError where the sub-vectors do not divide the vectors evenly."""
@@ -138,10 +148,12 @@ class IvfPqIndex:
         self.__dict__.pop("_lists", None)
         self._packed = PackedDocuments(self._store.embeddings, self._store.facts["similarity"])
         self._offsets = self._store.embeddings.offsets
+        # Mapped now: an edit by another takes the file away, and leaves what is mapped.
+        self._faiss = self._store.files.array("faiss") if "faiss" in self._store.files else None
 
     @cached_property
     def _lists(self) -> Any:
-        return inverted.from_bytes(self._store.files.array("faiss")) if "faiss" in self._store.files else None
+        return None if self._faiss is None else inverted.from_bytes(self._faiss)
 
     @property
     def ids(self) -> list[str]:
@@ -187,7 +199,7 @@ class IvfPqIndex:
         query vector everything is scored. Of `only` so many documents as would be candidates anyway are all scored; of
         more, faiss looks at these alone.
         """
-        check_search(k, queries.dim, self._store.embeddings.dim)
+        check_search(k, queries, self._store.embeddings.dim, query_ids)
         wide = IvfPqProbe(**self.resolved(k, probe))
         allowed = self._store.rows.allowed(only)
         count = int(allowed.sum())
@@ -241,34 +253,37 @@ class IvfPqIndex:
         self._edit(added=ids, documents=documents, replace=True)
 
     def _edit(self, removed=(), added=(), documents: Ragged | None = None, replace: bool = False) -> None:
-        files, store = Files.edit(self._directory), self._store
-        edit_rows(files, store.rows, removed, added, replace)
-        gone = store.rows.of([*removed, *(added if replace else ())])
-        if not len(gone) and not len(added):
-            return
-        live = store.rows.live.copy()
-        live[gone] = False
-        kept = np.repeat(live, store.embeddings.lengths.numpy())
-        coming = torch.empty(0, store.embeddings.dim)
-        if documents is not None:
-            stage(files, added, documents)
-            coming = documents.values.to(store.embeddings.values.dtype)
-        vectors = inverted.Vectors(
-            np.concatenate([np.flatnonzero(kept), len(kept) + np.arange(len(coming))]), store.embeddings.values, coming
-        )
-        facts = files.facts["lists"]
-        if len(vectors) >= 2 * facts["trained_vectors"]:
-            index, facts = _trained(files, vectors)
-        else:
-            # Its own copy: where the commit fails, the one in use must be as it was.
-            index = inverted.from_bytes(store.files.array("faiss"))
-            index.remove_ids(np.flatnonzero(~kept))
-            if len(coming):
-                values = coming.float().numpy()
-                index.add_with_ids(values, len(kept) + np.arange(len(coming)))
-                facts = _with_added(facts, len(coming), inverted.distance(index, values))
-        files.replace("faiss", None if index is None else inverted.to_bytes(index))
-        files.commit(lists=facts)
+        store = self._store
+        with Files.edit(self._directory, seen=store.files) as files:
+            edit_rows(files, store.rows, removed, added, replace)
+            gone = store.rows.of([*removed, *(added if replace else ())])
+            if not len(gone) and not len(added):
+                return
+            live = store.rows.live.copy()
+            live[gone] = False
+            kept = np.repeat(live, store.embeddings.lengths.numpy())
+            coming = torch.empty(0, store.embeddings.dim)
+            if documents is not None:
+                stage(files, added, documents)
+                coming = documents.values.to(store.embeddings.values.dtype)
+            vectors = inverted.Vectors(
+                np.concatenate([np.flatnonzero(kept), len(kept) + np.arange(len(coming))]),
+                store.embeddings.values,
+                coming,
+            )
+            facts = files.facts["lists"]
+            if len(vectors) >= 2 * facts["trained_vectors"]:
+                index, facts = _trained(files, vectors)
+            else:
+                # Its own copy: where the commit fails, the one in use must be as it was.
+                index = inverted.from_bytes(store.files.array("faiss"))
+                index.remove_ids(np.flatnonzero(~kept))
+                if len(coming):
+                    values = coming.float().numpy()
+                    index.add_with_ids(values, len(kept) + np.arange(len(coming)))
+                    facts = _with_added(facts, len(coming), inverted.distance(index, values))
+            files.replace("faiss", None if index is None else inverted.to_bytes(index))
+            files.commit(lists=facts)
         self._load()
 
     def _candidates(self, queries: Ragged, wide: IvfPqProbe, among: np.ndarray | None) -> list[np.ndarray]:

@@ -65,8 +65,12 @@ class Bm25Writer:
         """Add documents by their texts."""
         if self._files.finished:
             raise ValueError("the index is finished; nothing can be appended")
-        _stage(self._files, self._words, ids, documents)
-        self._files.commit()
+        try:
+            _stage(self._files, self._words, ids, documents)
+            self._files.commit()
+        except BaseException:
+            self._words = _words(self._files)  # without what it learnt of documents that were not taken
+            raise
 
     def finish(self) -> None:
         """Weigh all words of all documents, in memory; DataError for an id that came twice."""
@@ -147,19 +151,19 @@ class Bm25Index:
         self._edit(added=ids, documents=documents, replace=True)
 
     def _edit(self, removed=(), added=(), documents: Sequence[str] = (), replace: bool = False) -> None:
-        files = Files.edit(self._directory)
-        edit_rows(files, self._rows, removed, added, replace)
-        gone = self._rows.of([*removed, *(added if replace else ())])
-        if not len(gone) and not len(added):
-            return
-        live = self._rows.live.copy()
-        live[gone] = False
-        tokens = _tokens(files)
-        words = _words(files)
-        coming = _stage(files, words, added, documents)
-        kept = [tokens[row] for row in np.flatnonzero(live)]
-        _replace_weights(files, kept + coming, len(words))
-        files.commit()
+        with Files.edit(self._directory, seen=self._files) as files:
+            edit_rows(files, self._rows, removed, added, replace)
+            gone = self._rows.of([*removed, *(added if replace else ())])
+            if not len(gone) and not len(added):
+                return
+            live = self._rows.live.copy()
+            live[gone] = False
+            tokens = _tokens(files)
+            words = _words(files)
+            coming = _stage(files, words, added, documents)
+            kept = [tokens[row] for row in np.flatnonzero(live)]
+            _replace_weights(files, kept + coming, len(words))
+            files.commit()
         self._load()
 
     def _best(self, numbers: list[int], live: np.ndarray, allowed: np.ndarray, k: int) -> Hits:

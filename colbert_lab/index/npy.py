@@ -29,6 +29,12 @@ def header(rows: int, facts: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def content(array: np.ndarray) -> memoryview:
+    """The bytes of an array, in place."""
+    array = np.ascontiguousarray(array)
+    return memoryview(array).cast("B") if array.size else memoryview(b"")
+
+
 def check_header(path: Path, facts: dict[str, Any]) -> None:
     """ArtifactError where a header is not the one for the committed rows, or for rows that a killed edit added."""
     with path.open("rb") as handle:

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits
 
 
@@ -80,12 +81,17 @@ class Rows:
             )
 
 
-def check_search(k: int, dim: int, index_dim: int) -> None:
-    """ConfigError where fewer than one document is asked for, or the vectors cannot be compared."""
+def check_search(k: int, queries: Ragged, dim: int, query_ids: Sequence[str] | None = None) -> None:
+    """ConfigError where fewer than one document is asked for, or the queries' vectors are not of `dim`.
+
+    DataError where query ids are given that are not as many as the queries, or one comes twice.
+    """
     if k < 1:
         raise ConfigError(f"k={k}, but at least one document must be asked for\ntry: search.k=1000")
-    if dim != index_dim:
-        raise ConfigError(f"the queries' vectors have {dim} dimensions, the index {index_dim}")
+    if queries.dim != dim:
+        raise ConfigError(f"the queries' vectors have {queries.dim} dimensions, the index {dim}")
+    if query_ids is not None and not len(query_ids) == len(set(query_ids)) == len(queries):
+        raise DataError(f"{len(query_ids)} query ids must be distinct and match {len(queries)} queries")
 
 
 def refuse_repeated(ids: Sequence[str]) -> None:

@@ -116,7 +116,8 @@ class Codes:
         values, lengths = documents.documents.values, documents.documents.lengths
         count, dim = len(values), values.shape[1] + -values.shape[1] % 8
         codes, halves = torch.empty(count, dim, dtype=torch.uint8), torch.ones(2)
-        scales, bias, errors, norms = torch.zeros(4, count)
+        # Apart, since views would keep all four for as long as the first two are kept.
+        scales, bias, errors, norms = (torch.zeros(count) for _ in range(4))
         step = max(1, _CODED_VALUES // dim)
         for first in range(0, count, step):
             piece = slice(first, first + step)

@@ -15,9 +15,11 @@ equal scores, and a query scores the same alone and in a batch.
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from colbert_lab.scoring.compiled import compiled
 
 LANES = 8
 # Query registers of a block; the blocks below keep accumulators, operands and a product in AVX2's 16 registers.
@@ -246,7 +248,7 @@ def _code_block(typing, registers, codes, row, last, dim, queries, first, correc
     return types.void(registers, codes, i, i, i, queries, i, correction, scales, units, bias, best, i), generate
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _float_blocks(rows, count, dim, blocks, queries, bias, best):
     # Apart from its caller, which is compiled for each dtype of the values.
     lane = 0
@@ -264,7 +266,7 @@ def _float_blocks(rows, count, dim, blocks, queries, bias, best):
         lane += registers * LANES
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def best_of_floats(values, dim, starts, lengths, blocks, queries, bounds, l2, sums, first, last):
     """Fill sums[:, first:last]: for each query the sum over its vectors of the best q·d, less |d|²/2 where `l2`.
 
@@ -289,7 +291,7 @@ def best_of_floats(values, dim, starts, lengths, blocks, queries, bounds, l2, su
         _sum_lanes(best, bounds, sums, document)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def best_of_codes(
     codes, dim, starts, lengths, blocks, queries, correction, bounds, scales, units, bias, sums, first, last
 ):
@@ -319,7 +321,7 @@ def best_of_codes(
         _sum_lanes(best, bounds, sums, document)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sum_lanes(best, bounds, sums, document):
     for query in range(len(bounds) - 1):
         total = 0.0

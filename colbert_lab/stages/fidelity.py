@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection
-from colbert_lab.errors import ConfigError
+from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.fidelity import Staged, latencies, overlap, recall_by_stage, score_error
 from colbert_lab.evaluation.metrics import Evaluation, evaluate
 from colbert_lab.evaluation.self_match import without_self
@@ -36,6 +36,8 @@ from colbert_lab.stages.search import judged_queries, query_encoding, search_ind
 from colbert_lab.tracking.tracker import Tracker
 
 METRICS = ("ndcg_10", "mrr_10")
+# Documents whose vectors are counted at once.
+_COUNTED = 4096
 
 
 def run(cfg: DictConfig) -> Outcome:
@@ -54,7 +56,7 @@ def run(cfg: DictConfig) -> Outcome:
     twin = _twin(cfg, given)
     exact = index_with(with_index(cfg, twin, "exact"), model, collection)
     queries = judged_queries(collection, cfg.split)
-    against = _Exact(cfg, exact, model, collection, queries)
+    against = _Exact(cfg, exact, model, collection, queries, _held(given, collection))
     measured = [(twin, _measurement(cfg, twin, exact, against))]
     for series, some in groupby(wanted, key=lambda setting: setting.series):
         some = list(some)
@@ -72,20 +74,56 @@ def _twin(cfg: DictConfig, given: Artifact | None) -> Setting:
     return Setting("exact", plain(cfg.exact), sections, {"dtype": cfg.exact.dtype}, {})
 
 
-class _Exact:
-    """What settings are held against: the twin's run of the split's queries; their vectors, made when first needed."""
+def _held(given: Artifact | None, collection: Collection) -> list[str] | None:
+    """The documents of a given index that lacks some of its collection's; None where there is none, or it lacks none.
 
-    def __init__(self, cfg: DictConfig, twin: Artifact, model: Artifact, collection: Collection, queries: list[str]):
-        self.model, self.collection, self.queries = model, collection, queries
+    DataError where it holds documents that the collection has not: their exact scores cannot be known.
+    """
+    if given is None:
+        return None
+    ids = open_index(given).ids
+    others = [document for document in ids if document not in collection.corpus]
+    if others:
+        raise DataError(
+            f"the index holds {len(others):,} documents that are not in {collection.name}, {others[0]!r} is the first: "
+            "there is no exact index to hold it against\ntry: experiments/update.py with these in delete=FILE"
+        )
+    return ids if len(ids) < len(collection.corpus) else None
+
+
+class _Exact:
+    """What settings are held against: the twin's run of the split's queries; their vectors, made when first needed.
+
+    `only` are the documents that the twin is searched among, where a given index lacks some of the collection's.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        twin: Artifact,
+        model: Artifact,
+        collection: Collection,
+        queries: list[str],
+        only: list[str] | None,
+    ):
+        self.model, self.collection, self.queries, self.only = model, collection, queries, only
         self.k = max(10, *cfg.fidelity.depths)
         self.twin, self._encoding = twin, query_encoding(cfg)
-        self.artifact = search_index(cfg, twin, collection, cfg.split, some=None, k=self.k)
+        self.artifact = search_index(cfg, twin, collection, cfg.split, some=None, k=self.k, only=only)
 
     @cached_property
     def run(self) -> Run:
         """The exact run, queries in order; those without results have none."""
         found = read_trec(self.artifact.path / "run.trec.gz", depth=self.k)
         return Run({query: found.get(query, Hits((), np.empty(0))) for query in self.queries}, self.k)
+
+    @cached_property
+    def vectors(self) -> int:
+        """How many vectors encoding gives these documents."""
+        if self.only is None:
+            return self.twin.manifest["counts"]["vectors"]
+        opened, firsts = open_index(self.twin), range(0, len(self.only), _COUNTED)
+        return sum(int(opened.embeddings(self.only[i : i + _COUNTED]).lengths.sum()) for i in firsts)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -128,6 +166,7 @@ def _measurement(cfg: DictConfig, setting: Setting, index: Artifact, exact: _Exa
         "encode": query_encoding(cfg),
         "seed": cfg.seed,
         "threads": torch.get_num_threads(),
+        **({} if exact.only is None else {"only": hash_json(sorted(exact.only))}),
     }
 
     def work(builder: Builder, tracker: Tracker) -> None:
@@ -146,7 +185,9 @@ def _measure(cfg: DictConfig, setting: Setting, index: Artifact, exact: _Exact) 
     opened, probe, options = open_index(index), probe_of(setting), cfg.fidelity
     asked = exact.k + 1 if cfg.search.drop_self else exact.k
     embeddings, reference = exact.embeddings, exact.run
-    found = opened.search(exact.queries, embeddings, asked, probe=probe)
+    # What a given index lacks, only its twin has.
+    only = exact.only if index.digest == exact.twin.digest else None
+    found = opened.search(exact.queries, embeddings, asked, only=only, probe=probe)
     if cfg.search.drop_self:
         found = without_self(found)[0].cut(exact.k)
     shares = {depth: overlap(found, reference, depth) for depth in options.depths}
@@ -161,10 +202,10 @@ def _measure(cfg: DictConfig, setting: Setting, index: Artifact, exact: _Exact) 
     resolved = opened.resolved(asked, probe) if hasattr(opened, "resolved") else {}
 
     def search(i: int) -> None:
-        opened.search(exact.queries[i : i + 1], embeddings[i : i + 1], asked, probe=probe)
+        opened.search(exact.queries[i : i + 1], embeddings[i : i + 1], asked, only=only, probe=probe)
 
     def encode_and_search(i: int) -> None:
-        opened.search(exact.queries[i : i + 1], exact.encode(exact.texts[i : i + 1]), asked, probe=probe)
+        opened.search(exact.queries[i : i + 1], exact.encode(exact.texts[i : i + 1]), asked, only=only, probe=probe)
 
     times = {
         name: latencies(call, len(exact.queries), options.timed, options.warmup)
@@ -190,7 +231,7 @@ def _measure(cfg: DictConfig, setting: Setting, index: Artifact, exact: _Exact) 
             "documents": stats["documents"],
             "vectors": stats["vectors"],
             "bytes": stats["bytes"],
-            "bytes_per_vector": stats["bytes"] / max(1, exact.twin.manifest["counts"]["vectors"]),
+            "bytes_per_vector": stats["bytes"] / max(1, exact.vectors),
             "bytes_per_document": stats["bytes"] / max(1, stats["documents"]),
             **_seconds(index),
         },

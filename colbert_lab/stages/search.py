@@ -35,10 +35,11 @@ def search_index(
     path: str | None = None,
     some: Sequence[str] | None = None,
     k: int | None = None,
+    only: Sequence[str] | None = None,
 ) -> Artifact:
     """The run of the split's judged queries (or of `some` of them), `k` results each (by default cfg.search.k).
 
-    Searched as cfg.probe says, among the documents of the file cfg.search.only where there is one.
+    Searched as cfg.probe says, among the documents `only`, or of the file cfg.search.only where there is one.
     """
     kind = index_kind(index)
     probe = probe_of(cfg, kind)
@@ -46,7 +47,8 @@ def search_index(
     model = None if lexical else input_of(index, "model", cfg.get("model_at"))
     queries = judged_queries(collection, split) if some is None else list(some)
     k = cfg.search.k if k is None else k
-    only = None if cfg.search.get("only") is None else read_ids(cfg.search.only)
+    if only is None and cfg.search.get("only") is not None:
+        only = read_ids(cfg.search.only)
     inputs = {"index": index, "collection": collection.artifact, **({} if lexical else {"model": model})}
     content = {"split": split, "search": {"k": k, "drop_self": cfg.search.drop_self}, "probe": plain(cfg.get("probe"))}
     content["encode"] = None if lexical else query_encoding(cfg)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import Artifact, Builder, hash_file, hash_json
 from colbert_lab.data.collection import Collection
@@ -55,11 +55,25 @@ def run(cfg: DictConfig) -> Outcome:
         raise ConfigError("nothing is to be changed\ntry: delete=FILE, or data=beir data.root=DIR")
     # The collection that the new index stands for, whose queries it is searched with.
     collection = open_collection(cfg) if given else Collection(input_of(index, "collection", cfg.collection))
+    cfg = _encoded_alike(cfg, index)
     plan = _plan(cfg, index, collection, given)
     made = _updated(cfg, index, collection, plan)
     counts = made.manifest["counts"]
     done = ", ".join(f"{counts[name]:,} {name}" for name in ("deleted", "updated", "added"))
     return Outcome(made, f"{done}; {described(made)}: {made.path}")
+
+
+def _encoded_alike(cfg: DictConfig, index: Artifact) -> DictConfig:
+    """`cfg` with the index's own precision; ConfigError for another one, which would mix vectors of both in it."""
+    view, asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)), cfg.encode.precision
+    # An index of texts has none, and one that was converted does not say how its vectors were made.
+    own = (index.manifest["config"].get("encode") or {}).get("precision", asked)
+    if asked not in ("auto", own):
+        raise ConfigError(
+            f"encode.precision={asked}, but the index's own vectors were encoded with {own}\ntry: encode.precision=auto"
+        )
+    view.encode.precision = own
+    return view
 
 
 def _plan(cfg: DictConfig, index: Artifact, collection: Collection, given: bool) -> _Plan:

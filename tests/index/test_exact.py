@@ -221,3 +221,15 @@ def test_an_edit_that_cannot_be_changes_nothing(tmp_path):
         made.delete(["d0", "d0"])
     made.delete([])
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_type_that_no_store_has_is_refused():
+    with pytest.raises(ConfigError, match="dtype='fp8' is none of fp32, fp16, bf16"):
+        ExactIndexKind("fp8")
+
+
+def test_query_ids_that_do_not_fit_are_refused(tmp_path):
+    made, queries = index(tmp_path, vectors(0, [2] * 3)), vectors(1, [1, 1])
+    for ids in (["a"], ["a", "a"], ["a", "b", "c"]):
+        with pytest.raises(DataError, match="must be distinct and match 2 queries"):
+            made.search(ids, queries, 2)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colbert_lab.errors import ArtifactError
+from colbert_lab.errors import ArtifactError, DataError
 from colbert_lab.index import files as module
+from colbert_lab.index import npy
 from colbert_lab.index.files import Files
 
 FACTS = {"dim": 3}
@@ -223,24 +224,87 @@ def test_what_cannot_be(tmp_path):
     begun.commit()
     with pytest.raises(ArtifactError, match="unfinished"):
         Files.open(tmp_path)
-    with pytest.raises(ArtifactError, match=r"was begun with \{'dim': 3\}, now \{'dim': 4\}"):
-        Files.edit(tmp_path, {"dim": 4})
+    with pytest.raises(ArtifactError, match="is being edited by another"):
+        Files.edit(tmp_path)
     with pytest.raises(ValueError, match=r"values is <f4 \[n, 3\], not <f8 \[n, 3\]"):
         begun.append("values", ROWS.astype(np.float64))
     begun.commit(finished=True)
-    with pytest.raises(ValueError, match="opened for reading"):
-        Files.open(tmp_path).append("values", ROWS)
+    with pytest.raises(ArtifactError, match=r"was begun with \{'dim': 3\}, now \{'dim': 4\}"):
+        Files.edit(tmp_path, {"dim": 4})
+    for closed in (Files.open(tmp_path), begun):
+        with pytest.raises(ValueError, match="is not being edited"):
+            closed.append("values", ROWS)
+        with pytest.raises(ValueError, match="is not being edited"):
+            closed.commit()
     (tmp_path / "manifest.json").touch()
     with pytest.raises(ArtifactError, match="never changes"):
         Files.edit(tmp_path)
 
 
 def test_an_array_that_grew_can_be_taken_away(tmp_path):
-    made = make(tmp_path)
-    made.replace("values", None)
-    made.commit()
+    make(tmp_path)
+    with Files.edit(tmp_path) as edited:
+        edited.replace("values", None)
+        edited.commit()
     assert "values" not in Files.open(tmp_path)
     assert not (tmp_path / "values.npy").exists()
-    made.append("values", ROWS[:1])
-    made.commit()
+    with Files.edit(tmp_path) as edited:
+        edited.append("values", ROWS[:1])
+        edited.commit()
     assert Files.open(tmp_path).array("values").tolist() == [[0.0, 1.0, 2.0]]
+
+
+def test_what_another_changed_meanwhile_is_not_edited(tmp_path):
+    make(tmp_path)
+    seen = Files.open(tmp_path)
+    change(tmp_path)
+    with pytest.raises(ArtifactError, match="was changed by another since it was opened"):
+        Files.edit(tmp_path, seen=seen)
+    with Files.edit(tmp_path, seen=Files.open(tmp_path)) as edited:
+        assert edited.rows("values") == 12
+
+
+@pytest.mark.parametrize("name", ["mine.npy", "corpus.jsonl"])
+def test_a_directory_with_files_of_others_is_not_begun_in(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ArtifactError, match=f"holds {name}.*directory of its own"):
+        Files.edit(tmp_path, FACTS)
+    assert raw(tmp_path) == {name: b"precious"}
+
+
+def test_of_an_append_that_failed_nothing_is_committed_later(tmp_path):
+    """Rows without their id, with the next document's behind them, would belong to no document."""
+    made = Files.edit(tmp_path, FACTS)
+    made.append("values", ROWS[:3])
+    with pytest.raises(DataError, match=r"'bad\\ud800' cannot be written in UTF-8"):
+        made.append_strings("ids", ["fine", "bad\ud800"])
+    made.append("values", ROWS[4:5])
+    made.append_strings("ids", ["good"])
+    made.commit(finished=True)
+    opened = Files.open(tmp_path)
+    assert opened.array("values").tolist() == ROWS[4:5].tolist()
+    assert opened.strings("ids") == ["good"]
+    opened.verify()
+
+
+def test_headers_that_killed_edits_left_are_mended(tmp_path):
+    make(tmp_path)
+    before = content(tmp_path)
+    with (tmp_path / "values.npy").open("r+b") as handle:
+        # Two edits were killed after the header had been written, the second one shorter than the first.
+        handle.write(npy.header(20, {"dtype": "<f4", "columns": 3}))
+        handle.seek(0, os.SEEK_END)
+        handle.write(ROWS[:3].tobytes())
+    Files.edit(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_what_is_committed_already_is_not_written_again(tmp_path):
+    """Others may have it mapped: a file cut to nothing under a map kills the process that reads it."""
+    make(tmp_path)
+    (file,) = tmp_path.glob("lists-*.npy")
+    written = file.stat().st_mtime_ns
+    with Files.edit(tmp_path) as edited:
+        edited.replace("lists", np.arange(5, dtype=np.uint16))
+        edited.commit()
+    assert file.stat().st_mtime_ns == written

@@ -1,6 +1,7 @@
 """index=ivfpq: with everything probed it is exact; k results always; what it was trained on; edits; equal bytes."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,14 @@ def test_what_cannot_be_is_refused(tmp_path, many, monkeypatch):
         made.search(["q"], vectors(1, [2], 4), 5)
     assert len(IvfPqIndexKind.problems(0, 0, 1, -1, "fp16")) == 4
     assert IvfPqProbe.problems(probes=0, hits=None, threads=-1) != []
+    for kind, wrong in (
+        (IvfPqProbe, {"probes": 0}),
+        (IvfPqProbe, {"hits": -5}),
+        (IvfPqIndexKind, {"subvectors": 0}),
+        (IvfPqIndexKind, {"dtype": "fp8"}),
+    ):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            kind(**wrong)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ConfigError, match="pip install faiss-cpu"):
         IvfPqIndexKind().writer(tmp_path / "c", 16, "cosine")
@@ -276,3 +285,37 @@ def test_stages_tell_what_the_candidates_lose(tmp_path, many):
     assert set(wide["found"]) <= set(wide["candidates"])
     only = wide["candidates"][:3]
     assert set(made.stages(query.values, 2, only, more)["candidates"]) == set(only)
+
+
+def test_searches_that_overlap_leave_the_threads_as_they_were():
+    """The second begins within the first and ends after it; what a third, new thread then has was there before."""
+    begun, first_over = threading.Event(), threading.Event()
+    numbers = {}
+
+    def second():
+        with inverted.threads(1):
+            begun.set()
+            assert first_over.wait(30)
+            numbers["within"] = torch.get_num_threads()
+        numbers["second"] = torch.get_num_threads()
+
+    def third():
+        numbers["third"] = torch.get_num_threads()
+
+    before, other = torch.get_num_threads(), threading.Thread(target=second)
+    torch.set_num_threads(3)
+    try:
+        with inverted.threads(2):
+            with inverted.threads(1):
+                other.start()
+                assert begun.wait(30)
+            numbers["enclosing"] = torch.get_num_threads()
+        numbers["first"] = torch.get_num_threads()
+        first_over.set()
+        other.join()
+        last = threading.Thread(target=third)
+        last.start()
+        last.join()
+    finally:
+        torch.set_num_threads(before)
+    assert numbers == {"enclosing": 2, "first": 3, "within": 1, "second": 3, "third": 3}

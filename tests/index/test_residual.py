@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index.exact import ExactIndexKind
+from colbert_lab.index.files import Files
 from colbert_lab.index.residual.kind import ResidualIndexKind
 from colbert_lab.index.residual.probe import SCANNED, ResidualProbe
 from colbert_lab.ragged import Ragged
@@ -268,3 +269,26 @@ def test_what_cannot_be_built_is_refused(tmp_path):
     writer.append(["a", "c"], vectors(0, [1, 1]))
     with pytest.raises(DataError, match="'a' was indexed twice"):
         writer.finish()
+
+
+def test_exact_takes_all_documents_whatever_their_vectors_and_the_query(tmp_path):
+    # Of four documents three are without vectors: more than there are vectors.
+    index = made(tmp_path / "few", vectors(0, [1, 0, 0, 0]))
+    for k in (1, 3, 9):
+        assert len(search(index, vectors(1, [2]), k, probe=ResidualProbe(exact=True))["q0"]) == min(k, 4)
+    # A hundred times as long a query has a hundred times the scores; any fixed margin would leave vectors out.
+    documents, query = vectors(0, [9] * 40), vectors(1, [5])
+    index, long = made(tmp_path / "long", documents, bits=1), Ragged(query.values * 100, query.lengths)
+    found = search(index, long, 40, probe=ResidualProbe(exact=True))
+    agree(found, long, index.embeddings(names(40)), names(40), 40, tolerance=2e-3)
+    # No infinity, which JSON does not have.
+    assert np.isfinite(index.resolved(10, ResidualProbe(exact=True))["margin"])
+
+
+def test_stages_read_the_ids_once(tmp_path, monkeypatch):
+    index = made(tmp_path, vectors(0, [2] * 6), list("abcdef"))
+    index.delete(["a", "d"])
+    assert set(index.stages(vectors(1, [2]).values, 4)["found"]) == set("bcef")
+    monkeypatch.setattr(Files, "strings", lambda *given: pytest.fail("read again"))
+    told = index.stages(vectors(1, [2]).values, 4)
+    assert told["candidates"] == told["refined"] == list("bcef")

@@ -98,7 +98,7 @@ def test_partitions(tmp_path):
 def share(folder, rank, ranks, out):
     build.CHUNK = CHUNK
     torch.set_num_threads(1)
-    unfinished = Files.edit(folder)
+    unfinished = Files.open(folder, finished=False)
     values = unfinished.array("values")
     found = compressed(values, stored_codec(unfinished), range(build.chunks(len(values))), rank, ranks)
     arrays = {
@@ -243,6 +243,21 @@ def test_staleness_is_told(tmp_path):
     assert stats["added_share"] == pytest.approx((share_before * (vectors + 9) + 40) / (vectors + 49), abs=0.05)
     assert stats["added_distance"] > 1.0
     assert stats["deleted_documents"] == 0
+
+
+@pytest.mark.parametrize(
+    ("added", "distance", "stale"),
+    # 257 vectors were trained on: few far ones, many near ones, many far ones.
+    [(100, 2.0, False), (10_000, 1.1, False), (10_000, 1.2, True)],
+)
+def test_it_is_stale_where_many_vectors_are_far_and_only_there(tmp_path, monkeypatch, added, distance, stale):
+    write(tmp_path / "x")
+    index = KIND.open(tmp_path / "x")
+    facts = index._files.facts
+    monkeypatch.setitem(facts, "added_vectors", added)
+    monkeypatch.setitem(facts, "added_distance", distance * facts["distance"])
+    assert index.stats()["added_distance"] == pytest.approx(distance)
+    assert ("note" in index.stats()) == stale
 
 
 # Kills

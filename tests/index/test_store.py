@@ -1,6 +1,9 @@
 """The store: byte-equal however often its making was killed, readable by numpy alone, every id as it was."""
 
 import json
+import multiprocessing
+import os
+import signal
 import tracemalloc
 
 import numpy as np
@@ -100,10 +103,16 @@ def test_how_it_was_cut_into_chunks_leaves_no_trace(tmp_path, whole):
 
 def test_an_append_is_on_the_disk_when_it_returns(tmp_path, whole):
     folder = tmp_path / "s"
-    held = write(folder, stop=2)
-    # The first writer is still open, as that of a killed process was.
-    again = StoreWriter(folder, 3, "fp16", "cosine")
-    assert again.documents == held.documents == 6
+
+    def two_appends():
+        held = write(folder, stop=2)
+        os.kill(os.getpid(), signal.SIGKILL if held.documents == 6 else signal.SIGTERM)
+
+    dying = multiprocessing.get_context("fork").Process(target=two_appends)
+    dying.start()
+    dying.join(60)
+    assert dying.exitcode == -signal.SIGKILL
+    assert StoreWriter(folder, 3, "fp16", "cosine").documents == 6
     write(folder)
     assert files(folder) == whole
 

@@ -1,8 +1,10 @@
 """Packed MaxSim and pruned search are the loop: any size, dtype and place; what is pruned is never among the best."""
 
+import importlib.util
 import subprocess
 import sys
 
+import numba.core.caching
 import numpy as np
 import pytest
 import torch
@@ -286,3 +288,26 @@ def test_numba_is_loaded_when_something_is_scored():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("module", ["scoring.simd", "compression.codewords", "index.residual.simd"])
+def test_compiled_loops_need_no_place_to_be_kept(monkeypatch, module):
+    """As in an installation that cannot be written to, of a user without a home."""
+    found = importlib.util.find_spec(f"colbert_lab.{module}")
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    again = importlib.util.module_from_spec(found)
+    found.loader.exec_module(again)
+    compiled = vars(again).get("compiled")
+
+    @compiled(error_model="numpy") if module != "index.residual.simd" else compiled
+    def doubled(x):
+        return 2 * x
+
+    assert doubled(3.0) == 6.0
+
+
+@needs_avx2
+def test_the_codes_keep_no_memory_that_only_making_them_needed():
+    codes = Codes.of(PackedDocuments(vectors(0, [50], 8)))
+    for kept in (codes.scales, codes.bias):
+        assert kept.base.untyped_storage().nbytes() == 4 * 50

@@ -57,7 +57,7 @@ SMALL = {
     "init": MODEL,
     "train": (*MODEL, *TRAIN),
     "index": ENCODE,
-    "update": (*ENCODE, "encode.precision=fp32"),
+    "update": ENCODE,
     "search": (ENCODE[0], "search.k=60"),
     "rerank": (ENCODE[0], "rerank.k=20"),
     "evaluate": (),

@@ -12,7 +12,7 @@ from colbert_lab.artifact import Artifact
 from colbert_lab.errors import ConfigError
 from colbert_lab.ragged import Ragged
 from colbert_lab.report.pareto import Point, draw, pareto_plot
-from colbert_lab.run import Run
+from colbert_lab.run import Run, read_trec
 from colbert_lab.stages import fidelity as stage
 from colbert_lab.stages.fidelity_grid import probe_of, settings
 from colbert_lab.stages.launch import conf_dir
@@ -229,3 +229,22 @@ def test_the_plot_labels_the_front_and_covers_nothing(tmp_path):
     assert "residual bits=4" in (tmp_path / "one.svg").read_text()
     with pytest.raises(ValueError, match="must be positive"):
         pareto_plot(tmp_path / "three.svg", [Point("exact", "", 0.0, 1.0, True)], "", "", "")
+
+
+def test_a_given_index_that_lacks_documents_is_held_against_exact_search_of_those_it_has(fresh_lab, model, tmp_path):
+    whole = fresh_lab("index", f"model={model.path}", "encode.precision=fp32").artifact
+    found = read_trec(fresh_lab("search", f"index_dir={whole.path}").artifact.path / "run.trec.gz")
+    best = sorted({hits.ids[0] for hits in found.values()})
+    (tmp_path / "delete").write_text("\n".join(best))
+    index = fresh_lab("update", f"index_dir={whole.path}", f"delete={tmp_path / 'delete'}").artifact
+    few = ("fidelity.depths=[5,20]", "fidelity.quality=overlap_5")
+    of_whole, of_less = (
+        rows(fresh_lab("fidelity", "!all", *given(fresh_lab), f"index_dir={one.path}", *few).artifact)
+        for one in (whole, index)
+    )
+    assert of_less["exact dtype=fp32"]["figures"]["overlap_20"] == 1.0
+    assert of_less["exact"]["figures"]["overlap_20"] > 0.9
+    # Every query's best is gone, for the twin as well.
+    assert of_less["exact dtype=fp32"]["figures"] != of_whole["exact dtype=fp32"]["figures"]
+    twins = [told["exact dtype=fp32"]["index"] for told in (of_whole, of_less)]
+    assert twins[0]["bytes_per_vector"] < twins[1]["bytes_per_vector"]

@@ -221,6 +221,13 @@ def test_an_updated_index_finds_what_one_made_anew_finds(edited, made, chain, in
     assert "all as they were written" in lab("verify", "!all", f"artifact={new.path}")
 
 
+def test_an_update_encodes_as_its_index_was_encoded(edited, made):
+    lab, _, options = edited
+    for precision in ("bf16", "fp32"):
+        new = lab("update", f"index_dir={made('exact', f'encode.precision={precision}').path}", *options).artifact
+        assert new.manifest["config"]["encode"]["precision"] == precision
+
+
 @pytest.mark.parametrize("moment", [0, 1, 2, 3])
 def test_an_update_that_was_killed_goes_on(edited, fresh_lab, made, monkeypatch, moment):
     """Before one of its four steps, and right after a step's commit: the same bytes as undisturbed."""
@@ -273,6 +280,8 @@ def test_what_cannot_be_updated_is_refused(edited, made, tmp_path):
     ):
         with pytest.raises((ConfigError, DataError), match=message):
             lab("update", index, *given)
+    with pytest.raises(ConfigError, match=r"encode\.precision=bf16, but .* encoded with auto"):
+        lab("update", index, *options, "encode.precision=bf16")
     (tmp_path / "add").write_text("x y\n")
     with pytest.raises(DataError, match=r"1 documents are not in toy, 'x y' is the first"):
         lab("update", index, *options)

@@ -73,7 +73,7 @@ class ResidualIndex:
 
         Scores are of the decoded vectors. At least as many queries as threads take one thread each; fewer share them.
         """
-        check_search(k, queries.dim, self._codes.codec.dim)
+        check_search(k, queries, self._codes.codec.dim, query_ids)
         allowed, probe = self._rows.allowed(only), self._resolved(k, probe)
         vectors = [query.float().numpy() for query in queries]
         alone = len(vectors) < probe.threads
@@ -92,14 +92,15 @@ class ResidualIndex:
 
         `candidates`, then `refined` (the best of them by their centroids), then `found` (min(k, N), best first).
         """
-        check_search(k, query.shape[1], self._codes.codec.dim)
+        check_search(k, Ragged(query, torch.tensor([len(query)])), self._codes.codec.dim)
         probe, query = self._resolved(k, probe), query.float().numpy()
         found = self._searcher.find(query, k, self._rows.allowed(only), probe, probe.threads)
         hits = self._rows.best(self._scores(found, query), found.rows, k)
-        names = self._files.strings("ids")
+        # Whatever is found is live, and Rows keeps the ids of what is.
+        names, places = self._rows.ids, np.cumsum(self._rows.live) - 1
         return {
-            "candidates": [names[row] for row in found.candidates],
-            "refined": [names[row] for row in found.rows],
+            "candidates": [names[place] for place in places[found.candidates]],
+            "refined": [names[place] for place in places[found.rows]],
             "found": list(hits.ids),
         }
 
@@ -134,7 +135,7 @@ class ResidualIndex:
             "added_share": added / max(1, stored),
             "added_distance": ratio,
         }
-        if ratio > _STALE_DISTANCE or added > _STALE_SHARE * stored:
+        if ratio > _STALE_DISTANCE and added > _STALE_SHARE * stored:
             found["note"] = (
                 f"{added:,} of {stored:,} vectors came after the centroids were trained and lie {ratio:.2f} times as "
                 "far from them; build the index again to search it as well as before"
@@ -161,10 +162,10 @@ class ResidualIndex:
         self._edit(added=ids, documents=documents, replace=True)
 
     def _edit(self, removed=(), added=(), documents: Ragged | None = None, replace: bool = False) -> None:
-        files = Files.edit(self._directory)
-        edit_rows(files, self._rows, removed, added, replace)
-        facts = self._stage(files, added, documents) if documents is not None else {}
-        files.commit(**facts)
+        with Files.edit(self._directory, seen=self._files) as files:
+            edit_rows(files, self._rows, removed, added, replace)
+            facts = self._stage(files, added, documents) if documents is not None else {}
+            files.commit(**facts)
         self._read()
 
     def _stage(self, files: Files, ids: Sequence[str], documents: Ragged) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class ResidualProbe:
     threshold    of these, only centroids of at least this score (the best one always counts); None: all
     candidates   documents whose residuals are read, the best by their centroids alone; at least k
     margin       residuals are read of document vectors whose centroid scores at most this much less than the
-                 document's best for the query vector; 2: of all
+                 document's best for the query vector; 2: of all, for query vectors of unit norm
     exact        every document decoded and scored, whatever the others say
     threads      that one search uses; for at least as many queries, each takes one
     """
@@ -51,7 +51,8 @@ class ResidualProbe:
         }
         resolved = replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
         if self.exact:
-            return replace(resolved, cells=0, candidates=max(1, vectors), margin=2.0)
+            # What is recorded: the searcher looks at `exact` alone, whatever the documents' and queries' vectors.
+            return replace(resolved, cells=0, candidates=max(k, vectors), margin=2.0)
         return replace(resolved, candidates=max(resolved.candidates, k))
 
 

@@ -65,8 +65,10 @@ class Searcher:
         scores = self._centroid_scores(query, threads)
         table, step = self._table(scores, vectors, threads)
         candidates = self._candidates(scores, vectors, k, allowed, probe)
-        rows = self._approximate(table, candidates, probe.candidates, threads)
-        margin = int(min(255.0, np.ceil(probe.margin * step)))
+        # Documents without vectors can outnumber any count of vectors, and scores differ by more than any margin that
+        # does not know the query's norms.
+        count, steps = (len(candidates), 255) if probe.exact else (probe.candidates, np.ceil(probe.margin * step))
+        rows, margin = self._approximate(table, candidates, count, threads), int(min(255.0, steps))
         refined = np.empty(len(rows), np.float32)
         share(
             lambda first, last: kernels.refine(

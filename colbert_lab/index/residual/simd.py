@@ -3,12 +3,12 @@
 LLVM lowers them to what the processor has (AVX2, AVX-512, NEON, SSE), so nothing here depends on one.
 """
 
-from collections.abc import Callable
-
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from colbert_lab.scoring.compiled import compiled as compiled_with
 
 # Query vectors that a byte vector holds, and those that a vector of floats holds.
 BYTES = 32
@@ -21,13 +21,8 @@ _BYTE_VECTOR = ir.VectorType(ir.IntType(8), BYTES)
 _FLOAT_VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
 
 
-def compiled(function: Callable) -> Callable:
-    """numba's njit without the GIL, kept on the disk between processes where there is a place to keep it."""
-    options = {"nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no directory that can be written to
-        return njit(**options)(function)
+# Sums may be reordered, but infinities and NaNs are what they are.
+compiled = compiled_with(fastmath={"nsz", "arcp", "contract", "afn", "reassoc"}, error_model="numpy")
 
 
 @intrinsic

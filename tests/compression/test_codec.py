@@ -1,6 +1,9 @@
 """The codecs: golden bytes, against slow loops, tiny samples at every bits, what is stored, what cannot be packed."""
 
 import math
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
+from colbert_lab.compression.codewords import nearest_codewords
 from colbert_lab.compression.residual import (
     BITS,
     Codec,
@@ -250,3 +254,30 @@ def test_what_cannot_be_packed(dim, bits, kind, problem):
 def test_vectors_of_another_dimension_are_refused(codecs):
     with pytest.raises(ConfigError, match="vectors have 8 dimensions, the codec 16"):
         codecs["product", 2].encode(drawn(3, 8))
+
+
+def test_codewords_are_found_in_a_fork_and_in_threads_at_once():
+    """numba's own threads survive neither; enough work that it is shared among threads."""
+    vectors, words = torch.randn(2100, 8, generator=torch.Generator().manual_seed(0)), torch.randn(256, 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = nearest_codewords(vectors, words)
+
+        def child():
+            os._exit(0 if torch.equal(nearest_codewords(vectors, words), expected) else 1)
+
+        forked = multiprocessing.get_context("fork").Process(target=child)
+        forked.start()
+        with ThreadPoolExecutor(3) as pool:
+            assert all(
+                torch.equal(found, expected) for found in pool.map(nearest_codewords, [vectors] * 6, [words] * 6)
+            )
+        forked.join(60)
+        assert forked.exitcode == 0
+    finally:
+        torch.set_num_threads(before)
+    # The nearest by its plain definition; halves of a distance apart only by rounding.
+    plain = torch.cdist(vectors.view(-1, 4), words).min(1).values
+    chosen = (vectors.view(-1, 4) - words[expected.view(-1).long()]).norm(dim=1)
+    torch.testing.assert_close(chosen, plain, atol=1e-4, rtol=1e-4)
