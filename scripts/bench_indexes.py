@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +46,7 @@ BLOCK = 5
 CHUNK = 2000
 
 
-class Engine:
+class Engine(ABC):
     """One index in its own process; nothing above the classes that need colbert_lab or a package imports them."""
 
     def __init__(self, name: str, bits: int, vectors: Path):
@@ -60,17 +61,17 @@ class Engine:
     def warm(self) -> None:
         """What is needed before a build and is no part of it."""
 
+    @abstractmethod
     def build(self) -> None:
         """The index of all documents in `place`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self) -> None:
         """Get ready to search."""
-        raise NotImplementedError
 
+    @abstractmethod
     def search(self, queries: list[int], k: int, setting: dict) -> list[list[int]]:
         """The best documents (row numbers) of these queries."""
-        raise NotImplementedError
 
 
 class Ours(Engine):
