@@ -58,7 +58,7 @@ class Engine(ABC):
         queries = torch.from_numpy(np.load(vectors / "query_values.npy"))
         self.queries = list(queries.split(np.load(vectors / "query_lengths.npy").tolist()))
 
-    def warm(self) -> None:
+    def warm(self) -> None:  # noqa: B027 - most need nothing
         """What is needed before a build and is no part of it."""
 
     @abstractmethod
