@@ -175,7 +175,7 @@ class IvfPqIndex:
 
     def embeddings(self, ids: Sequence[str]) -> Ragged:
         """The stored embeddings of these documents; DataError for an id that is not in the index."""
-        return self._gather(self._store.rows.of(ids))
+        return self._store.embeddings.select(self._store.rows.of(ids).tolist())
 
     def resolved(self, k: int, probe: IvfPqProbe | None = None) -> dict[str, Any]:
         """The parameters that a search for k results has; ConfigError for another index's probe."""
@@ -306,14 +306,6 @@ class IvfPqIndex:
     def _ranked(self, query: Ragged, rows: np.ndarray, k: int) -> Hits:
         """The k best of these rows by exact MaxSim, scored where they lie."""
         return self._store.rows.best(self._packed.scores(query, rows)[0], rows, k)
-
-    def _gather(self, rows: np.ndarray) -> Ragged:
-        # As Ragged.select, which would sum up the lengths of the whole store each time.
-        chosen = torch.from_numpy(rows)
-        lengths = self._store.embeddings.lengths[chosen]
-        shift = self._offsets[chosen] - (lengths.cumsum(0) - lengths)
-        places = shift.repeat_interleave(lengths) + torch.arange(int(lengths.sum()))
-        return Ragged(self._store.embeddings.values[places], lengths)
 
 
 def _trained(files: Files, vectors: inverted.Vectors) -> tuple[Any, dict[str, Any]]:

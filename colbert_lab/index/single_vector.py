@@ -14,9 +14,7 @@ import torch.nn.functional as F
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.index.exact import ExactIndex
-from colbert_lab.index.files import Files
-from colbert_lab.index.rows import refuse_repeated
-from colbert_lab.index.store import StoreDtype, stage
+from colbert_lab.index.store import StoreDtype, StoreWriter
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run
 from colbert_lab.scoring.maxsim import Similarity
@@ -35,8 +33,8 @@ class SingleVectorIndexKind:
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> "SingleVectorWriter":
         """Begin, or go on with, the index in this directory."""
-        facts = {"dim": dim, "dtype": self.dtype, "similarity": similarity, "pooling": self.pooling}
-        return SingleVectorWriter(Files.edit(directory, facts))
+        store = StoreWriter(directory, dim, self.dtype, similarity, pooling=self.pooling)
+        return SingleVectorWriter(store, self.pooling)
 
     def open(self, directory: Path) -> "SingleVectorIndex":
         """The finished index in this directory."""
@@ -63,28 +61,23 @@ def pooled(embeddings: Ragged, pooling: VectorPooling) -> Ragged:
 
 
 class SingleVectorWriter:
-    """Pools documents as they come; every `append` is committed before it returns."""
+    """Pools documents as they come, into a store; every `append` is committed before it returns."""
 
-    def __init__(self, files: Files):
-        self._files = files
+    def __init__(self, store: StoreWriter, pooling: VectorPooling):
+        self._store, self._pooling = store, pooling
 
     @property
     def documents(self) -> int:
         """How many documents are committed."""
-        return self._files.rows("ids")
+        return self._store.documents
 
     def append(self, ids: Sequence[str], documents: Ragged) -> None:
         """Add documents, from all their vectors."""
-        if self._files.finished:
-            raise ValueError("the index is finished; nothing can be appended")
-        stage(self._files, ids, pooled(documents, self._files.facts["pooling"]))
-        self._files.commit()
+        self._store.append(ids, pooled(documents, self._pooling))
 
     def finish(self) -> None:
         """Complete the index; DataError for an id that came twice."""
-        if not self._files.finished:
-            refuse_repeated(self._files.strings("ids"))
-            self._files.commit(finished=True)
+        self._store.finish()
 
 
 class SingleVectorIndex:

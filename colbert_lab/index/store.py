@@ -23,16 +23,15 @@ from colbert_lab.ragged import Ragged
 from colbert_lab.scoring.maxsim import Similarity
 
 StoreDtype = Literal["fp32", "fp16", "bf16"]
-_ON_DISK = {"fp32": np.float32, "fp16": np.float16, "bf16": np.int16}
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class StoreWriter:
     """Append documents to a store; every `append` is committed before it returns."""
 
-    def __init__(self, directory: Path, dim: int, dtype: StoreDtype, similarity: Similarity):
-        """Begin, or go on from what is committed in `directory`; a finished store stays finished."""
-        self._files = Files.edit(directory, {"dim": dim, "dtype": dtype, "similarity": similarity})
+    def __init__(self, directory: Path, dim: int, dtype: StoreDtype, similarity: Similarity, **facts: Any):
+        """Begin, or go on from what is committed in `directory`, kept with `facts`; a finished store stays finished."""
+        self._files = Files.edit(directory, {"dim": dim, "dtype": dtype, "similarity": similarity, **facts})
 
     @property
     def documents(self) -> int:

@@ -23,7 +23,8 @@ from colbert_lab.models.precision import Precision, resolve_precision
 from colbert_lab.progress import Progress
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run
-from colbert_lab.scoring.maxsim import Similarity, maxsim_paired, maxsim_ragged
+from colbert_lab.scoring.kernels import maxsim_packed
+from colbert_lab.scoring.maxsim import Similarity, maxsim_paired
 from colbert_lab.search.bm25 import Bm25
 
 Normalise = Literal["none", "z_score", "min_max"]
@@ -126,15 +127,13 @@ class IndexTeacher:
 
     def score(self, pairs: Pairs, bar: Progress | None = None) -> tuple[np.ndarray, int]:
         """See Teacher; DataError for a document that is not in the index."""
-        rows: dict[str, list[int]] = {}
-        for row, query in enumerate(pairs.queries):
-            rows.setdefault(query, []).append(row)
+        rows = _by_query(pairs)
         encoded = encode(self.model, list(rows), "query", self.precision, self.batch_tokens)
         scores = np.empty(len(pairs), dtype=np.float32)
         for number, asked in enumerate(rows.values()):
-            documents = self.embeddings([pairs.document_ids[row] for row in asked]).to(dtype=torch.float32)
+            documents = self.embeddings([pairs.document_ids[row] for row in asked])
             query = encoded.embeddings[number : number + 1].to("cpu", torch.float32)
-            scores[asked] = maxsim_ragged(query, documents, self.model.similarity)[0].numpy()
+            scores[asked] = maxsim_packed(query, documents, self.model.similarity)[0].numpy()
             if bar is not None:
                 bar.advance(len(asked))
         return scores, encoded.cut_texts
@@ -154,9 +153,7 @@ class Bm25Teacher:
 
     def score(self, pairs: Pairs, bar: Progress | None = None) -> tuple[np.ndarray, int]:
         """See Teacher; DataError for a document that is not in the index."""
-        rows: dict[str, list[int]] = {}
-        for row, query in enumerate(pairs.queries):
-            rows.setdefault(query, []).append(row)
+        rows = _by_query(pairs)
         scores = np.empty(len(pairs), dtype=np.float32)
         for query, asked in rows.items():
             scores[asked] = self.bm25.score(query, [pairs.document_ids[row] for row in asked])
@@ -287,6 +284,14 @@ def _asked(teacher: Teacher, pairs: Pairs, bar: Progress | None) -> tuple[np.nda
         bad = int((~np.isfinite(scores)).sum())
         raise DataError(f"the teacher gave {len(scores)} scores, {bad} of them not finite, for {len(pairs)} pairs")
     return scores.astype(np.float32, copy=False), cut
+
+
+def _by_query(pairs: Pairs) -> dict[str, list[int]]:
+    """The numbers of the pairs of each query's text."""
+    rows: dict[str, list[int]] = {}
+    for row, query in enumerate(pairs.queries):
+        rows.setdefault(query, []).append(row)
+    return rows
 
 
 def _maxsim(
