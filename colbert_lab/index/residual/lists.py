@@ -60,6 +60,7 @@ def best_cells(scores, centroids, vectors, cells, threshold, out):
     values = np.empty((vectors, cells), np.float32)
     values[:] = -np.inf
     out[:] = -1
+    least = np.float32(threshold)  # compared in the scores' own precision: 0.4 is not below 0.4
     for row in range(centroids):
         for i in range(vectors):
             score = scores[row, i]
@@ -73,7 +74,7 @@ def best_cells(scores, centroids, vectors, cells, threshold, out):
                 out[i, at] = row
     for i in range(vectors):
         for at in range(1, cells):
-            if values[i, at] < threshold:
+            if values[i, at] < least:
                 out[i, at] = -1
 
 
