@@ -35,9 +35,16 @@ VERBS = {
     "mine": "mine candidates from a run of the training queries",
     "score": "have a teacher score candidates",
     "tuples": "make training tuples of a teacher's scores",
+    "compare": "judge systems of every paradigm on a collection or a suite, with tests and costs",
+    "explain": "show why a document scored as it did",
+    "describe": "a collection's statistics, and what its training and test texts share",
     "convert": "read a Stanford index directory, or write one",
     "verify": "read every file of an artifact and compare it with what was written",
     "table": "show the table of a sweep",
+    "report": "write one HTML page of what runs came to",
+    "runs": "list local runs with their headline numbers",
+    "show": "show one run",
+    "replay": "tell offline runs to W&B, once",
 }
 # What a stage passes to the objects of a node itself.
 RUNTIME = {
