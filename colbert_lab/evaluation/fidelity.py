@@ -1,19 +1,18 @@
 """How far an index is from exact MaxSim over the same vectors: what it finds, where it loses the rest, at what cost.
 
 Everything is held against the run of an exact index, the twin, for the same queries: `overlap` says how much of its top
-is found, `recall_by_stage` which stage lost what is missing, `score_error` how far the scores are off. `latencies` are
-measured one query at a time, and `pareto` says which of several settings are not beaten.
+is found, `recall_by_stage` which stage lost what is missing, `score_error` how far the scores are off, and `pareto`
+which of several settings are not beaten.
 """
 
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
-from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.errors import DataError
 from colbert_lab.index.base import Index
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run
@@ -109,27 +108,6 @@ def score_error(index: Index, queries: Ragged, exact: Run, probe: Any = None) ->
         relative_max=float(relative.max()) if len(relative) else 0.0,
         documents=len(error),
     )
-
-
-def latencies(call: Callable[[int], Any], queries: int, timed: int, warmup: int) -> np.ndarray:
-    """Milliseconds [min(timed, queries)] of call(i), one query at a time, for queries spread over all of them.
-
-    `warmup` calls are made before and not counted, of queries that are not timed as far as there are any: a timed one
-    shall find the index's pages and compiled code warm, but not its own answer in a cache. ConfigError where nothing
-    would be timed.
-    """
-    if timed < 1 or warmup < 0:
-        raise ConfigError(f"{timed} queries timed after {warmup}: at least one must be\ntry: fidelity.timed=100")
-    chosen = np.unique(np.linspace(0, queries - 1, min(timed, queries)).round().astype(int)).tolist()
-    others = [i for i in range(queries) if i not in set(chosen)] or chosen
-    for turn in range(warmup):
-        call(others[turn % len(others)])
-    taken = []
-    for i in chosen:
-        start = time.perf_counter()
-        call(i)
-        taken.append(1000 * (time.perf_counter() - start))
-    return np.array(taken)
 
 
 def pareto(quality: Sequence[float], cost: Sequence[float]) -> list[bool]:

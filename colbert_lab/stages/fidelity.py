@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.evaluation.fidelity import Staged, latencies, overlap, recall_by_stage, score_error
+from colbert_lab.evaluation.fidelity import Staged, overlap, recall_by_stage, score_error
+from colbert_lab.evaluation.latency import latencies
 from colbert_lab.evaluation.metrics import Evaluation, evaluate
 from colbert_lab.evaluation.self_match import without_self
 from colbert_lab.evaluation.significance import paired

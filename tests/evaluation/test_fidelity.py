@@ -1,16 +1,13 @@
 """How far from exact: every number by hand, from an index whose losses and errors are known."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.evaluation import fidelity
-from colbert_lab.evaluation.fidelity import Staged, latencies, overlap, pareto, recall_by_stage, score_error
+from colbert_lab.errors import DataError
+from colbert_lab.evaluation.fidelity import Staged, overlap, pareto, recall_by_stage, score_error
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits, Run, rank
 
@@ -94,26 +91,6 @@ def test_a_document_that_is_not_scored_is_named():
         score_error(index, QUERIES, exact)
     with pytest.raises(DataError, match="found no documents"):
         score_error(index, QUERIES, Run({"p": rank([], []), "q": rank([], [])}))
-
-
-def test_latencies_are_those_of_the_calls_that_count(monkeypatch):
-    calls = []
-    # The clock reads 0, 1, 3, 6, 10, ... seconds: calls take 1, 3, 5, ... between two readings.
-    clock = itertools.accumulate(itertools.count())
-    monkeypatch.setattr(fidelity.time, "perf_counter", lambda: next(clock))
-    taken = latencies(calls.append, queries=9, timed=3, warmup=8)
-    assert calls[8:] == [0, 4, 8]
-    # Six queries are left to warm up with, two come again; none of those that are timed.
-    assert calls[:8] == [1, 2, 3, 5, 6, 7, 1, 2]
-    np.testing.assert_array_equal(taken, [1000, 3000, 5000])
-
-
-def test_latencies_of_few_queries():
-    calls = []
-    assert len(latencies(calls.append, queries=2, timed=100, warmup=3)) == 2
-    assert calls == [0, 1, 0, 0, 1]
-    with pytest.raises(ConfigError, match=r"fidelity\.timed="):
-        latencies(calls.append, queries=2, timed=0, warmup=0)
 
 
 def test_the_front_by_hand():

@@ -1,6 +1,10 @@
-"""Sentence Transformers' MultiVectorEncoder and our encoder over the same weights: the same vectors and scores."""
+"""Sentence Transformers' MultiVectorEncoder and our encoder over the same weights: the same vectors, scores, judgement.
+
+Its evaluator takes its own model with the weights of ours, and takes ours where it is given the two methods it calls.
+"""
 
 import string
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +14,14 @@ pytest.importorskip("sentence_transformers", minversion="6.0")
 
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
+from colbert_lab.data.beir import BeirFolder
+from colbert_lab.evaluation.metrics import evaluate
+from colbert_lab.index.exact import ExactIndexKind
 from colbert_lab.models.backbone import Backbone
+from colbert_lab.models.checkpoint import load_model, save_model
 from colbert_lab.models.colbert import ColBERT
 from colbert_lab.models.encoding import encode
 from colbert_lab.models.projection import RandomProjection
@@ -105,3 +114,55 @@ def test_same_vectors_and_scores(tiny_backbone, settings):
 
 def test_same_vectors_and_scores_with_minilm(minilm_dir):
     compare(minilm_dir, Contract(), 128)
+
+
+def as_theirs(model: ColBERT) -> SimpleNamespace:
+    """A model of ours with all that their evaluator asks of one."""
+
+    def vectors(role: str):
+        return lambda texts, **_: list(encode(model, texts, role, "fp32").embeddings)
+
+    return SimpleNamespace(
+        encode_query=vectors("query"),
+        encode_document=vectors("document"),
+        similarity_fn_name="maxsim",
+        prompts={},
+        model_card_data=SimpleNamespace(set_evaluation_metrics=lambda *_: None),
+    )
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["their model", "our model"])
+def test_their_evaluator_finds_what_exact_search_does(minilm_dir, toy_folder, tmp_path, adapted):
+    """A checkpoint of ours on the toy collection; relevant is one document a query, as their gains are binary."""
+    contract = Contract(query_length=16, document_length=40)
+    (tmp_path / "model").mkdir()
+    save_model(ours(minilm_dir, contract, 16), tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    folder = BeirFolder(str(toy_folder))
+    corpus = {one.id: f"{one.title} {one.text}" for one in folder.documents()}
+    qrels: dict[str, dict[str, int]] = {}
+    for judged in folder.qrels("test"):
+        if judged.grade == 3:
+            qrels.setdefault(judged.query, {})[judged.document] = 1
+    texts = {one.id: one.text for one in folder.queries()}
+    queries = {query: texts[query] for query in qrels}
+
+    judge = MultiVectorInformationRetrievalEvaluator(
+        queries, corpus, {query: set(judged) for query, judged in qrels.items()}, map_at_k=[60], write_csv=False
+    )
+    told = judge(as_theirs(model) if adapted else theirs(minilm_dir, contract, model.projection.weight))
+
+    writer = ExactIndexKind().writer(tmp_path / "index", model.dim, model.similarity)
+    writer.append(list(corpus), encode(model, list(corpus.values()), "document", "fp32").embeddings)
+    writer.finish()
+    vectors = encode(model, list(queries.values()), "query", "fp32").embeddings
+    run = ExactIndexKind().open(tmp_path / "index").search(list(queries), vectors, len(corpus))
+    found = evaluate(run, qrels, ["ndcg_10", "mrr_10", "recall_5", "map_60"]).means
+    assert 0.1 < found["mrr_10"] < 0.9
+    for name, theirs_name in (
+        ("ndcg_10", "ndcg@10"),
+        ("mrr_10", "mrr@10"),
+        ("recall_5", "recall@5"),
+        ("map_60", "map@60"),
+    ):
+        assert told[f"maxsim_{theirs_name}"] == pytest.approx(found[name], abs=1e-6)

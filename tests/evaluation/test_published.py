@@ -1,0 +1,155 @@
+"""Published figures: what the tables say, under which names they are found, and what is said to differ."""
+
+import pytest
+
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.evaluation.metrics import parse_metrics
+from colbert_lab.evaluation.published import Conditions, averages, beside, canonical, published
+
+
+def value(system, collection, metric, table, split=None):
+    (figure,) = [f for f in published(collection, split) if (f.system, f.metric, f.table) == (system, metric, table)]
+    return figure.value
+
+
+def test_every_figure_can_be_held_against_ours():
+    figures = published()
+    assert len(figures) > 300
+    quality = [f for f in figures if not f.metric.endswith(("_ms", "_gib", "flops_query"))]
+    assert all(0.1 < f.value < 1 for f in quality)
+    parse_metrics(sorted({f.metric for f in quality}))  # our names
+    assert all(f.protocol.kind and f.protocol.corpus and f.protocol.model and f.source for f in figures)
+    # No figure stands twice in a table under the same row.
+    keys = [(f.table, f.row, f.collection, f.split, f.metric) for f in figures]
+    assert len(set(keys)) == len(keys)
+
+
+def test_figures_as_printed():
+    assert value("ColBERT", "msmarco-passage", "mrr_10", "colbert-1", "dev") == pytest.approx(0.349)
+    assert value("ColBERT", "msmarco-passage", "flops_query", "colbert-1") == 7e9
+    assert value("BERT-large (Nogueira & Cho)", "msmarco-passage", "latency_ms", "colbert-1") == 32_900
+    assert value("ColBERTv2", "scifact", "ndcg_10", "colbertv2-beir") == pytest.approx(0.693)
+    assert value("ColBERTv2", "touche2020", "ndcg_10", "colbertv2-beir") == pytest.approx(0.263)
+    assert value("ColBERTv2", "lotte/pooled/test/search", "success_5", "colbertv2-lotte") == pytest.approx(0.716)
+    assert value("BM25", "nfcorpus", "ndcg_10", "beir-bm25") == 0.325
+
+
+def test_recall_at_50_end_to_end_is_above_recall_at_1000_of_the_official_bm25():
+    table = {(f.row, f.metric): f.value for f in published("msmarco-passage", "dev") if f.table == "colbert-2"}
+    ours = table["ColBERT-L2, end to end", "recall_50"]
+    assert ours > table["BM25 (official)", "recall_1000"]
+    beaten = [row for row, metric in table if metric == "recall_200" and table[row, metric] < ours]
+    assert set(beaten) == {"BM25 (Anserini)", "doc2query", "DeepCT", "ColBERT-L2, re-ranking"}
+
+
+def test_averages_of_the_comparison_are_reproduced():
+    # Printed: 51.7, 52.6, 51.6; the last is 51.650, printed without rounding half up.
+    whole = averages("jina-colbert-v1", "beir-13+loco")
+    assert {name: round(100 * mean, 3) for name, mean in whole.items()} == {
+        "ColBERTv2": 51.714,
+        "jina-colbert-v1-en": 52.586,
+        "jina-embeddings-v2-base-en": 51.65,
+    }
+    for name, printed in (("ColBERTv2", 51.7), ("jina-colbert-v1-en", 52.6), ("jina-embeddings-v2-base-en", 51.6)):
+        assert abs(100 * whole[name] - printed) <= 0.05 + 1e-9
+    beir = averages("jina-colbert-v1", "beir-13")
+    assert [round(100 * mean, 2) for mean in beir.values()] == [49.98, 50.19, 49.05]
+
+
+def test_averages_refuse_what_is_not_there():
+    with pytest.raises(ConfigError, match="2 problems"):
+        averages("seeds", "beir-18")
+    with pytest.raises(DataError, match="ColBERT has 0 figures for webis-touche2020"):
+        averages("colbertv2-beir", "beir-13")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("scifact", ("scifact", None)),
+        ("beir/scifact/test", ("scifact", "test")),
+        ("irds:beir/scifact", ("scifact", None)),
+        ("BeIR/SciFact", ("scifact", None)),
+        ("beir/dbpedia-entity/dev", ("dbpedia", "dev")),
+        ("beir/webis-touche2020/v2", ("webis-touche2020", None)),
+        ("msmarco-dl19", ("trec-dl-2019", None)),
+        ("msmarco-passage/trec-dl-2019/judged", ("trec-dl-2019", None)),
+        ("msmarco-passage/dev/small", ("msmarco-passage", "dev")),
+        ("beir/msmarco/dev", ("msmarco-passage", "dev")),
+        ("beir/msmarco/test", ("trec-dl-2019", None)),
+        ("lotte/writing/test/forum", ("lotte/writing/forum", "test")),
+        # Others than they look like.
+        ("nano-beir/scifact", ("nano-beir/scifact", None)),
+        ("climate-fever-sentences", ("climate-fever-sentences", None)),
+        ("cranfield", ("cranfield", None)),
+    ],
+)
+def test_names_of_collections(given, expected):
+    assert canonical(given) == expected
+
+
+def test_beside_picks_the_protocol_that_differs_least():
+    full = Conditions(
+        kind="late_interaction", model="mine", corpus="full", candidates="all", index="exact", document_length=180
+    )
+    protocols = {
+        "rerank": Conditions(kind="late_interaction", model="mine", corpus="full", candidates="BM25 top 100"),
+        "exact": full,
+        "bm25": Conditions(kind="lexical", model="BM25", corpus="full", candidates="all", queries=300),
+        "other": Conditions(kind="fusion"),
+    }
+    measured = {
+        "exact": {"ndcg_10": 0.7, "mrr_10": 0.6},
+        "rerank": {"ndcg_10": 0.8},
+        "bm25": {"ndcg_10": 0.676},
+        "other": {"ndcg_10": 0.9},
+    }
+    entries = beside("beir/scifact/test", "test", measured, protocols)
+    found = {(entry["system"], entry["source"].split(" (")[0]): entry for entry in entries}
+    bm25 = found["BM25", "BEIR"]
+    assert (bm25["ours"], bm25["measured"], bm25["protocol"]) == ("bm25", 0.676, [])
+    assert bm25["difference"] == pytest.approx(0.011)
+    v2 = found["ColBERTv2", "ColBERTv2"]
+    # rerank: model and candidates; exact: model, index and document length, so the first is nearer.
+    assert v2["ours"] == "rerank"
+    assert v2["protocol"] == ["model: colbert-ir/colbertv2.0, ours mine", "candidates: all, ours BM25 top 100"]
+    assert found["SPLADEv2", "ColBERTv2"]["measured"] is None
+    assert found["SPLADEv2", "ColBERTv2"]["difference"] is None
+    assert {entry["metric"] for entry in entries} == {"ndcg_10"}
+
+
+def test_beside_prefers_the_very_model():
+    protocols = {
+        "mine": Conditions(kind="late_interaction", model="mine", candidates="all", corpus="full"),
+        "theirs": Conditions(
+            kind="late_interaction", model="colbert-ir/colbertv2.0", candidates="BM25", corpus="pool", index="exact"
+        ),
+    }
+    measured = {name: {"ndcg_10": 0.5} for name in protocols}
+    (entry,) = [e for e in beside("msmarco-dl19", "test_full", measured, protocols) if e["system"] == "ColBERTv2"]
+    assert entry["ours"] == "theirs"
+    assert entry["protocol"] == ["corpus: full, ours pool", "candidates: all, ours BM25"]
+    (far,) = [
+        e
+        for e in beside("scifact", "test", measured, protocols)
+        if e["source"].startswith("ColBERTv2 (arXiv") and e["system"] == "ColBERTv2"
+    ]
+    assert "index: residual, ours exact" in far["protocol"]
+
+
+def test_beside_says_what_it_cannot_do():
+    assert beside("cranfield", "test", {"bm25": {"ndcg_10": 0.5}}, {"bm25": Conditions(kind="lexical")}) == []
+    assert beside("scifact", "train", {"bm25": {"ndcg_10": 0.5}}, {"bm25": Conditions(kind="lexical")}) == []
+    with pytest.raises(DataError, match="not said how bm25"):
+        beside("scifact", "test", {"bm25": {"ndcg_10": 0.5}}, {})
+    with pytest.raises(ConfigError, match="it can be lexical"):
+        Conditions(kind="bm25")
+
+
+def test_lengths_that_differ_by_collection():
+    at = {
+        f.collection: f.protocol.query_length
+        for f in published()
+        if f.row == "ColBERTv2" and f.table == "colbertv2-beir"
+    }
+    assert (at["arguana"], at["climate-fever"], at["fiqa"]) == (300, 64, 32)
