@@ -18,18 +18,22 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from colbert_lab.errors import ArtifactError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 LOG = "log"
+# Whether to wait for what another process makes; and the locks that `finished` has taken for the `build` to come.
+_waits: ContextVar[bool] = ContextVar("waits", default=False)
+_held: dict[Path, IO[str]] = {}
 # Files up to this size are read and hashed when an artifact is opened; of larger ones the size is compared.
 HASHED_ON_OPEN = 64 * 2**20
 
@@ -112,9 +116,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def finished(path: Path, key: str) -> bool:
     """Whether `path` holds a finished artifact made from exactly what `key` names.
 
-    Raises ArtifactError where a finished artifact with another key stands there: it is never overwritten.
+    Raises ArtifactError where a finished artifact with another key stands there: it is never overwritten. Within
+    `waiting`, what another process is making is waited for; where there is nothing then, the making is this process's.
     """
-    if not (path / MANIFEST).is_file():
+    if not (path / MANIFEST).is_file() and not (_waits.get() and _made_by_another(path)):
         return False
     manifest = read_manifest(path)
     if manifest["key"] != key:
@@ -123,6 +128,16 @@ def finished(path: Path, key: str) -> bool:
             f"(key {manifest['key'][:12]}, asked for {key[:12]}); choose another run_dir or remove it"
         )
     return True
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Within this, an artifact that another process is making is waited for: the jobs of a sweep share their inputs."""
+    token = _waits.set(True)
+    try:
+        yield
+    finally:
+        _waits.reset(token)
 
 
 def key_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -247,14 +262,52 @@ def _finish(builder: Builder, path: Path, kind: str, key: str, inputs: dict, con
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold the making of `path` against other processes; the system releases it when this one ends, however."""
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as handle:
+    lock = _lock_file(path)
+    taken = _held.pop(path, None)
+    with taken or lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ArtifactError(f"another process is making {path}; wait for it, or stop it") from error
         yield
         lock.unlink(missing_ok=True)
+
+
+def _made_by_another(path: Path) -> bool:
+    """Wait until no other process makes `path`, and whether one has; where not, keep its lock for `build`."""
+    path = Path(path).expanduser().absolute()
+    if path not in _held:
+        _held[path] = _wait_for_lock(path)
+    if not (path / MANIFEST).is_file():
+        return False
+    _lock_file(path).unlink(missing_ok=True)
+    _held.pop(path).close()
+    return True
+
+
+def _wait_for_lock(path: Path) -> IO[str]:
+    """The lock of `path`, once it is this process's."""
+    lock = _lock_file(path)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    told = False
+    while True:
+        handle = lock.open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if not told:
+                print(f"waiting for another process that makes {path}", file=sys.stderr, flush=True)
+                told = True
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Its holder may have removed the file, and another process have made and locked a new one.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle.fileno()).st_ino == lock.stat().st_ino:
+                return handle
+        handle.close()
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _fsync(path: Path) -> None:

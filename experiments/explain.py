@@ -1,4 +1,4 @@
-"""Why a document scored as it did: python experiments/explain.py model=MODEL_DIR data=beir data.root=DIR query=ID document=ID"""
+"""Why a document scored as it did: python experiments/explain.py run=RUN_DIR query=ID"""
 
 from colbert_lab.stages.launch import launch
 

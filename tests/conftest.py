@@ -106,3 +106,37 @@ def toy_folder(tmp_path_factory) -> Path:
                 for d in range(3):
                     qrels.write(f"q{number}\td{number % 20}-{d}\t{3 - d}\n")
     return root
+
+
+class HerePool:
+    """Runs a job of a sweep when it is started, in this process: importing torch costs each process seconds."""
+
+    free = True
+
+    def __init__(self):
+        self.running, self.ended = {}, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def start(self, job, command, log):
+        from colbert_lab.stages.launch import run_sweep_job
+        from colbert_lab.stages.sweeps.pool import Ended
+
+        good = run_sweep_job(Path(command[3]), job.number)
+        self.ended.append(Ended(job, 0 if good else 1, 0.5, os.getpid()))
+        self.running = {job: 0}
+
+    def wait(self, seconds):
+        ended, self.ended, self.running = self.ended, [], {}
+        return ended
+
+
+@pytest.fixture
+def jobs_here(monkeypatch):
+    """Sweeps run their jobs in this process, one after the other."""
+    for kind in ("grid", "bayes"):
+        monkeypatch.setattr(f"colbert_lab.stages.sweeps.{kind}.pool_of", lambda plan: HerePool())

@@ -36,6 +36,7 @@ HOMES = {
     "bm25s": ["search/bm25.py"],
     "lightning": [],
     "matplotlib": ["report/*"],
+    "optuna": ["stages/*"],
     "pyarrow": ["data/*", "mining/*"],
     "faiss": ["index/*", "compression/*"],
 }

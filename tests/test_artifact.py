@@ -133,6 +133,29 @@ def test_two_makers_at_once(tmp_path):
     assert finished(path, "key")
 
 
+def test_a_job_of_a_sweep_waits_for_what_another_makes(tmp_path):
+    """Six at once: one makes it, the others find it; the maker that is killed leaves it to one of those who wait."""
+    code = """
+        with waiting():
+            made = not finished(Path(sys.argv[1]), "key")
+            if made:
+                with build(Path(sys.argv[1]), "thing", "key") as work:
+                    print("making", flush=True)
+                    sys.stdin.readline()
+                    (work.path / "file").write_text("whole")
+            print("made" if made else "found", flush=True)
+    """
+    first = run(code, tmp_path / "a")
+    assert first.stdout.readline() == "making\n"
+    others = [run(code, tmp_path / "a") for _ in range(4)]
+    first.kill()
+    first.wait()
+    told = sorted(other.communicate("\n")[0] for other in others)
+    assert told == ["found\n"] * 3 + ["making\nmade\n"]
+    assert finished(tmp_path / "a", "key")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
 def test_finished_tells_keys_apart(tmp_path):
     path = tmp_path / "a"
     assert not finished(path, "key")

@@ -72,7 +72,12 @@ def test_the_wheel_holds_code_and_configuration(wheel):
     }
     assert len(expected) > 30
     assert expected <= inside
-    code = {str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("colbert_lab/**/*.py")}
+    code = {
+        str(file.relative_to(REPOSITORY))
+        for kind in ("py", "yaml", "css", "js")
+        for file in REPOSITORY.glob(f"colbert_lab/**/*.{kind}")
+    }
+    assert {Path(name).suffix for name in code} == {".py", ".yaml", ".css", ".js"}
     assert code <= inside
     assert {name.split("/")[0] for name in inside} == {"colbert_lab", f"colbert_lab-{__version__}.dist-info"}
 

@@ -18,6 +18,8 @@ from colbert_lab.data.source import Judgement, Record, Title, UnknownDocuments
 from colbert_lab.errors import DataError
 
 _USUAL = ("train", "dev", "validation", "test")
+# Files that an error names, at most.
+_TOLD = 5
 
 
 class IrDatasets:
@@ -143,10 +145,36 @@ def read(id: str, what: str) -> Iterator[tuple[int, Any]]:
                 f"cannot read the {what} of the ir_datasets set {id!r} (after {number}): its files are "
                 f"neither usable in {_home() / id.split('/')[0]} nor downloadable "
                 f"({type(error).__name__}: {str(error)[:200]}). "
-                "Put them there, or set IR_DATASETS_HOME to where they are; https://ir-datasets.com says which files"
+                f"Put them there, or set IR_DATASETS_HOME to where they are: {_wanted(id)}"
             ) from error
         number += 1
         yield number, entry
+
+
+def _wanted(id: str) -> str:
+    """Which files ir_datasets reads a set from, where each comes from and where it goes; and what else would do."""
+    from ir_datasets.util import DownloadConfig
+
+    top, _, rest = id.partition("/")
+    folder = _home() / top
+    try:
+        known = DownloadConfig.context(top, folder).contents()
+    except (OSError, LookupError, ValueError):
+        known = {}
+    own = [name for name in known if name.split("/")[0] == rest.split("/")[0]]
+    # Sets of one corpus share it: it lies beside the parts that are named after a split.
+    shared = [name for name in known if not own or ("/" in own[0] and name.startswith(("collection", "docs", "main")))]
+    parts = []
+    for name in [*shared, *own][:_TOLD]:
+        url, path = known[name].get("url"), known[name].get("cache_path")
+        if url is not None:
+            parts.append(f"{url} as {folder / path}" if path else url)
+    files = "; ".join(parts) or "https://ir-datasets.com says which files"
+    if top == "beir":
+        files += "; or unpack the archive anywhere and give data=beir data.root=DIR"
+    if top == "msmarco-passage":
+        files += f" (unpacked, {folder / 'collection.tsv'} will do, once {folder / 'irds_version.txt'} says v2)"
+    return files
 
 
 def _home() -> Path:

@@ -26,23 +26,23 @@ def first_of_kind(texts: Sequence[str], words: int, similarity: float) -> list[b
     vocabulary: dict[str, int] = {}
     multipliers = np.random.Generator(np.random.PCG64(0)).integers(0, 2**63, _BANDS * _ROWS, dtype=np.uint64) * 2 + 1
     buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
-    grams: dict[int, np.ndarray] = {}
+    known: dict[int, np.ndarray] = {}
     keep = []
     for i, text in enumerate(texts):
-        mine = _grams(text, words, vocabulary)
+        mine = grams(text, words, vocabulary)
         bands = _signature(mine, multipliers).reshape(_BANDS, _ROWS)
         keys = [(band, row.tobytes()) for band, row in enumerate(bands)]
         others = sorted({j for key in keys for j in buckets.get(key, ())})
-        fresh = all(_jaccard(mine, grams[j]) < similarity for j in others)
+        fresh = all(_jaccard(mine, known[j]) < similarity for j in others)
         keep.append(fresh)
         if fresh:
-            grams[i] = mine
+            known[i] = mine
             for key in keys:
                 buckets[key].append(i)
     return keep
 
 
-def _grams(text: str, n: int, vocabulary: dict[str, int]) -> np.ndarray:
+def grams(text: str, n: int, vocabulary: dict[str, int]) -> np.ndarray:
     """The distinct n-grams [G] uint64, ascending, G >= 1."""
     found = _WORD.findall(text.lower())
     for word in found:

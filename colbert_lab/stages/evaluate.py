@@ -14,6 +14,7 @@ from colbert_lab.evaluation.metrics import Evaluation, evaluate, within_depth
 from colbert_lab.evaluation.table import results_table
 from colbert_lab.run import Run, rank
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.costs import costs_of
 from colbert_lab.stages.making import Outcome, input_of, make, plain
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.tracking.tracker import Tracker
@@ -102,7 +103,7 @@ def judge(
         # The last system is the one that the runs before it are there to be compared with.
         means = list(evaluations.values())[-1].means
         tracker.summary({f"eval/{dataset}_{metric}": value for metric, value in means.items()})
-        tracker.summary({"objective": next(iter(means.values()))})
+        tracker.summary({"objective": next(iter(means.values())), **costs_of(list(runs.values())[-1][1])})
 
     name = f"{collection.name.replace('/', '-')}-{split}-{cfg.name}"
     return make(cfg, "evaluate", "metrics", name, inputs, content, work, path), evaluations

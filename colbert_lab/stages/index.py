@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import LOG, Artifact, Builder
@@ -19,7 +20,10 @@ from colbert_lab.tracking.tracker import Tracker
 Prepare = Callable[[Sequence[str], Any], tuple[Any, dict[str, Any]]]
 # The documents of some rows, likewise.
 Read = Callable[[range, Any], tuple[Any, dict[str, Any]]]
+_BY_DOCUMENT = "colbert_lab.index.by_document.PassageIndexKind"
 _SUMMED = ("tokens", "cut_documents", "cut_tokens", "encoded_vectors")
+# Besides, where documents are cut into passages: those longer than the model reads, and those beyond passages.most.
+_OF_PASSAGES = ("cut_passages", "left_out_passages")
 
 
 def run(cfg: DictConfig) -> Outcome:
@@ -34,13 +38,17 @@ def described(index: Artifact) -> str:
     """What an index holds, in a line."""
     counts = index.manifest["counts"]
     size = f"{counts['bytes'] / 2**20:,.0f} MiB"
+    documents = f"{counts['documents']:,} documents"
+    cut = f"{counts.get('cut_documents', 0):,} documents were cut"
+    if "passages" in counts:
+        documents += f" in {counts['passages']:,} passages"
+        cut = f"{counts['cut_passages']:,} passages were cut, {counts['left_out_passages']:,} left out"
     if "vectors" not in counts:
-        return f"{counts['documents']:,} documents, {counts['words']:,} different words, {size}"
+        return f"{documents}, {counts['words']:,} different words, {size}"
     # An updated index counts what was encoded for it, not what it took over.
     whole = "update" not in index.manifest["config"] and counts["encoded_vectors"] > counts["vectors"]
     pooled = f" of {counts['encoded_vectors']:,}" if whole else ""
-    vectors = f"{counts['documents']:,} documents, {counts['vectors']:,}{pooled} vectors, {size}"
-    return f"{vectors}; {counts['cut_documents']:,} documents were cut"
+    return f"{documents}, {counts['vectors']:,}{pooled} vectors, {size}; {cut}"
 
 
 def index_with(
@@ -53,32 +61,45 @@ def index_with(
     """The index of cfg.index over the collection's documents, encoded by the model; of their texts where that is None.
 
     `vectors` is an exact index of the same model and collection: where it holds just what encoding would give (fp32,
-    not pooled, encoded alike), it is read instead, and the result is the same byte for byte.
+    not pooled, encoded alike), it is read instead, and the result is the same byte for byte. Where cfg.passages cuts
+    documents, it holds their passages and still finds documents.
     ConfigError where the index takes the other of the two, or pooling is asked for where there are no vectors.
     """
-    kind = create(cfg.index)
-    check_takes(kind, model is not None)
-    pooling = pooling_of(cfg)
+    check_takes(create(cfg.index), model is not None)
+    pooling, passages = pooling_of(cfg), passages_of(cfg)
     if model is None and pooling is not None:
         raise ConfigError("pooling.factor merges vectors, and this index takes texts\ntry: pooling.factor=1")
     inputs = (
         {"collection": collection.artifact} if model is None else {"model": model, "collection": collection.artifact}
     )
     content = {"index": cfg.index, "pooling": pooling, "encode": encoding(cfg, model)}
+    node = plain(cfg.index)
+    if passages is not None:
+        content["passages"] = passages
+        node = {"_target_": _BY_DOCUMENT, "kind": node}
+    kind = create(OmegaConf.create(node))
 
     def work(builder: Builder, tracker: Tracker) -> None:
+        encoder = None
         if model is None:
             writer, prepare = kind.writer(builder.path), as_texts
         else:
             encoder = load_encoder(model)
             writer = kind.writer(builder.path, encoder.dim, encoder.similarity)
             prepare = as_vectors(cfg.encode, encoder, pooling)
+        cutting = None if passages is None else Cutting(passages, encoder)
+        if cutting is not None:
+            prepare = cutting.pieces(prepare)
         record = builder.log / "encoded.jsonl"
-        stored = None if vectors is None or model is None else _stored(vectors, content["encode"], pooling)
+        stored = None
+        if vectors is not None and model is not None and passages is None:
+            stored = _stored(vectors, content["encode"], pooling)
         read = stored or (lambda rows, bar: prepare(collection.corpus[rows.start : rows.stop], bar))
-        _fill(cfg.encode.chunk, read, collection, writer, record, tracker)
+        _fill(
+            lambda done: chunks(collection, cfg.encode.chunk, cutting, done), read, collection, writer, record, tracker
+        )
         writer.finish()
-        (builder.path / "index.json").write_text(json.dumps(plain(cfg.index), indent=1))
+        (builder.path / "index.json").write_text(json.dumps(node, indent=1))
         conclude(builder, tracker, kind, record)
 
     return make(cfg, "index", "index", f"{collection.name.replace('/', '-')}-{cfg.name}", inputs, content, work, path)
@@ -111,6 +132,12 @@ def pooling_of(cfg: DictConfig) -> dict[str, Any] | None:
     return None if section is None or section.factor == 1 else plain(section)
 
 
+def passages_of(cfg: DictConfig) -> dict[str, Any] | None:
+    """The section `passages` as plain values; None where there is none, or it cuts nothing."""
+    section = cfg.get("passages")
+    return None if section is None or section.length is None else plain(section)
+
+
 def encoding(cfg: DictConfig, model: Artifact | None) -> dict[str, Any] | None:
     """What of cfg.encode documents depend on; None for texts."""
     return None if model is None else {key: cfg.encode[key] for key in ("precision", "batch_tokens", "chunk")}
@@ -126,7 +153,8 @@ def load_encoder(model: Artifact) -> Any:
 
 def as_texts(texts: Sequence[str], bar: Any) -> tuple[Sequence[str], dict[str, Any]]:
     """Documents for an index that takes texts."""
-    bar.advance(len(texts))
+    if bar is not None:
+        bar.advance(len(texts))
     return texts, {}
 
 
@@ -150,17 +178,65 @@ def as_vectors(options: DictConfig, encoder: Any, pooling: dict[str, Any] | None
     return prepare
 
 
+class Cutting:
+    """Documents cut into passages, as the values of a section `passages` say and for this model (None: none)."""
+
+    def __init__(self, passages: dict[str, Any], encoder: Any):
+        self.passages = create(OmegaConf.create(passages))
+        self.tokenizer = None if encoder is None else encoder.tokenizer
+
+    def pieces(self, prepare: Prepare) -> Prepare:
+        """Documents as Pieces of passages that `prepare` made what the index takes."""
+        from colbert_lab.index.by_document import Pieces
+
+        def prepared(texts: Sequence[str], bar: Any) -> tuple[Any, dict[str, Any]]:
+            split = self.passages.split(texts, self.tokenizer)
+            passages, facts = prepare(split.texts, None)
+            bar.advance(len(texts), passages=len(split.texts))
+            if "cut_documents" in facts:
+                facts["cut_passages"] = facts["cut_documents"]
+            facts |= {"cut_documents": split.shortened, "left_out_passages": split.left_out}
+            return Pieces(passages, split.counts), facts
+
+        return prepared
+
+
+def chunks(collection: Collection, size: int, cutting: Cutting | None, first: int = 0) -> list[range]:
+    """The rows from `first` on in chunks of `size` documents, or of documents with about so many passages."""
+    count = len(collection.corpus)
+    if cutting is None:
+        return [range(start, min(start + size, count)) for start in range(first, count, size)]
+    return by_size(cutting.passages.estimate(collection.corpus.characters[first:], cutting.tokenizer), size, first)
+
+
+def by_size(sizes: np.ndarray, most: int, first: int = 0) -> list[range]:
+    """Consecutive rows, numbered from `first`, whose sizes sum to at most `most`; a larger one is alone."""
+    ends, found, start = np.cumsum(sizes), [], 0
+    while start < len(sizes):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        found.append(range(first + start, first + stop))
+        start = stop
+    return found
+
+
 def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> None:
     """Count what was read and what the finished index holds."""
     facts = [json.loads(line) for line in record.read_text().splitlines()]
-    sums = {name: sum(f.get(name, 0) for f in facts) for name in _SUMMED if any(name in f for f in facts)}
+    names = (*_SUMMED, *_OF_PASSAGES)
+    sums = {name: sum(f.get(name, 0) for f in facts) for name in names if any(name in f for f in facts)}
+    stats = kind.open(builder.path).stats()
     if kind.takes == "embeddings":
         sums = {**dict.fromkeys(_SUMMED, 0), **sums}
-    builder.counts.update(sums, **kind.open(builder.path).stats())
+    if "passages" in stats:
+        sums = {**dict.fromkeys(_OF_PASSAGES, 0), **sums}
+    builder.counts.update(sums, **stats)
     counts = builder.counts
-    shown = {name: counts[name] for name in ("documents", "vectors", "bytes", "cut_documents") if name in counts}
+    names = ("documents", "vectors", "bytes", "cut_documents", "passages", *_OF_PASSAGES)
+    shown = {name: counts[name] for name in names if name in counts}
     if "vectors" in counts:
         shown["bytes_per_token"] = counts["bytes"] / max(1, counts["vectors"])
+    shown["build_s"] = tracker.seconds()
     tracker.summary({f"index/{name}": value for name, value in shown.items()})
 
 
@@ -183,7 +259,14 @@ def _stored(vectors: Artifact, encode: dict[str, Any], pooling: dict[str, Any] |
     return read
 
 
-def _fill(chunk: int, read: Read, collection: Collection, writer: Any, record: Path, tracker: Tracker) -> None:
+def _fill(
+    chunks: Callable[[int], list[range]],
+    read: Read,
+    collection: Collection,
+    writer: Any,
+    record: Path,
+    tracker: Tracker,
+) -> None:
     """Write chunk after chunk from the first that the writer has not; `record` keeps what each chunk cost."""
     from colbert_lab.progress import progress
 
@@ -191,8 +274,7 @@ def _fill(chunk: int, read: Read, collection: Collection, writer: Any, record: P
     _keep_lines(record, done)
     tracker.resumed(done, "index/documents_done")
     with progress("index", len(corpus), "documents", done=done) as bar, record.open("a") as lines:
-        for first in range(done, len(corpus), chunk):
-            rows = range(first, min(first + chunk, len(corpus)))
+        for rows in chunks(done):
             start = time.perf_counter()
             documents, facts = read(rows, bar)
             seconds = time.perf_counter() - start

@@ -4,13 +4,12 @@ python experiments/train.py loss=hinge seed=1           one run
 python experiments/train.py -m loss=hinge,softmax       a sweep: one run a combination, a table at the end
 """
 
-import hashlib
 import importlib
 import os
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: with spinning OpenMP threads a second busy process makes small products ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -70,6 +69,8 @@ _UNNAMED = (
     "model_at",
     "dry_run",
     "teachers",
+    "cross_encoder",
+    "seeds",
     "scores",
     "export",
     "pylate",
@@ -89,33 +90,53 @@ def conf_dir() -> Path:
 
 def launch(verb: str, arguments: Sequence[str] | None = None) -> None:
     """Run a verb with Hydra's command line; ends the process with code 1 after an error, told without a traceback."""
+    from colbert_lab.stages.agent import agents_overrides
+
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # What reads well on a command line is not always Hydra's way to say it.
     arguments = [_meant(verb, argument) for argument in arguments]
-    overrides = [a for a in arguments if "=" in a or a.startswith("~")]
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    flags = [a for a in arguments if a not in overrides]
+    # Naming a sweep asks for one.
+    named = any(o.partition("=")[0] == "sweep" for o in overrides)
     try:
+        if set(flags) <= {"-m", "--multirun"} and (flags or named):
+            from colbert_lab.stages.sweeps.kinds import sweep
+
+            code = sweep(verb, overrides)
+            if code:
+                sys.exit(code)
+            return
+        overrides = agents_overrides(conf_dir(), verb, overrides)
         if not any(a.startswith(("--h", "-h", "--info", "--v")) for a in arguments):
             _explain(verb, overrides)
-        sweep = _sweep_dir(verb, overrides) if {"-m", "--multirun"} & set(arguments) else None
-        _hydra(verb, arguments, sweep)
-        if sweep is not None and (sweep / "jobs.jsonl").exists():
-            _end_of_sweep(sweep)
+        failed = []
+        _hydra(verb, [*flags, *overrides], lambda *job: _one(failed, verb, *job))
+        if failed:
+            sys.exit(failed[0])
     except LabError as error:
         sys.exit(_told(error))
 
 
-def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path | None = None) -> float | None:
-    """Check one composed configuration and run its stage; prints the outcome and returns the objective."""
+def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path | None = None) -> Any:
+    """Check one composed configuration, run its stage, print what it came to, and return its Outcome (None: a text).
+
+    `sweep` is the folder of the sweep that it is a job of.
+    """
     from omegaconf import OmegaConf, open_dict
 
     from colbert_lab.stages.check import check
+    from colbert_lab.stages.identity import identify
     from colbert_lab.stages.options import Options
 
     where = f"{verb} " + (" ".join(overrides) or "as configured")
     check(cfg, conf_dir(), where, choices=choices, runtime=RUNTIME, schema=Options)
     with open_dict(cfg):
-        cfg.name = _named(cfg.name) or run_name(choices.get("experiment") or choices.get("data") or verb, overrides)
+        base = choices.get("experiment") or choices.get("data") or verb
+        cfg.name = _named(cfg.name) or run_name(base, overrides)
         cfg.overrides = list(overrides)
+        identify(cfg, verb, base, sweep)
+        cfg.pop("sweep", None)  # says which runs there are, and nothing of one
     OmegaConf.set_readonly(cfg, True)
     if cfg.get("threads"):
         import torch
@@ -126,21 +147,26 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
         print(outcome)
         return None
     print(outcome.text)
-    if sweep is not None:
-        from colbert_lab.stages.table import add_job
+    return outcome
 
-        add_job(
-            sweep,
-            {
-                "overrides": list(overrides),
-                "state": "finished",
-                "objective": outcome.objective,
-                "objective_name": outcome.objective_name,
-                "figures": outcome.figures or {},
-                "artifact": str(outcome.artifact.path),
-            },
-        )
-    return outcome.objective
+
+def run_sweep_job(folder: Path, number: int) -> bool:
+    """Run job `number` of the sweep in `folder` in this process; whether it came to its end."""
+    from colbert_lab.stages.sweeps.plan import Job
+
+    job, ended = Job.read(folder, number), []
+    _hydra(job.verb, job.overrides, lambda cfg, _, choices, __: ended.append(_of_a_sweep(folder, job, cfg, choices)))
+    return all(ended)
+
+
+def multirun(verb: str, arguments: Sequence[str], folder: Path) -> None:
+    """Hydra's own multirun of the jobs that lie in `folder`, with the launcher that the arguments name."""
+    from colbert_lab.stages.sweeps.plan import Job
+
+    def run(cfg, overrides: list[str], choices: dict, number: int) -> None:
+        _of_a_sweep(folder, Job.read(folder, number), cfg, choices)
+
+    _hydra(verb, [*arguments, f"hydra.sweep.dir='{folder}'"], run)
 
 
 def run_name(base: str, overrides: Sequence[str]) -> str:
@@ -158,6 +184,12 @@ def _meant(verb: str, argument: str) -> str:
     key, equals, value = argument.partition("=")
     if verb in ("search", "update", "fidelity") and key == "index" and equals:
         return f"index_dir={value}"  # index=exact would choose from the group
+    if verb == "compare" and key == "teacher" and equals:
+        return f"cross_encoder={value}"  # teacher= is a group of other verbs
+    if verb == "show" and not equals and not argument.startswith("-"):
+        return f"of={argument}"
+    if verb == "table" and key == "sweep" and equals:
+        return f"sweep_dir={value}"
     if verb == "rounds" and key == "rounds" and value.replace(",", "").isdigit():
         return f"rounds.count={value}"
     return argument
@@ -174,41 +206,42 @@ def _named(name: str | None) -> str | None:
     return name
 
 
-def _hydra(verb: str, arguments: list[str], sweep: Path | None) -> None:
+def _hydra(verb: str, arguments: Sequence[str], run: Callable[[Any, list[str], dict, int], Any]) -> None:
+    """Hydra's main with this command line; `run` gets the configuration, its overrides, Hydra's choices, a number."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-
-    failed = []
+    from omegaconf import OmegaConf
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)
     def main(cfg):
         known = HydraConfig.get()
-        overrides, choices = list(known.overrides.task), dict(known.runtime.choices)
-        try:
-            return run_job(verb, cfg, overrides, choices, sweep)
-        except Exception as error:
-            if sweep is None and isinstance(error, LabError):
-                failed.append(_told(error))
-                return None
-            if sweep is None:
-                raise
-            # One job's failure must neither stop nor hide the others'.
-            from colbert_lab.stages.table import add_job
+        number = 0 if OmegaConf.is_missing(known.job, "num") else known.job.num
+        return run(cfg, list(known.overrides.task), dict(known.runtime.choices), number)
 
-            text = str(error) if isinstance(error, LabError) else traceback.format_exc()
-            print(f"this job failed: {text}", file=sys.stderr)
-            add_job(sweep, {"overrides": overrides, "state": "failed", "error": text})
-            return None
-
-    extra = [] if sweep is None else [f"hydra.sweep.dir='{sweep}'"]
     kept = sys.argv
-    sys.argv = [kept[0], *arguments, *extra]
+    sys.argv = [kept[0], *arguments]
     try:
         main()
     finally:
         sys.argv = kept
-    if failed:
-        sys.exit(failed[0])
+
+
+def _one(failed: list[int], verb: str, cfg, overrides: list[str], choices: dict, number: int) -> float | None:
+    """A run by itself; Hydra would show an error of ours with a traceback, so it is told here."""
+    try:
+        outcome = run_job(verb, cfg, overrides, choices)
+    except LabError as error:
+        failed.append(_told(error))
+        return None
+    return outcome and outcome.objective
+
+
+def _of_a_sweep(folder: Path, job: Any, cfg, choices: dict) -> bool:
+    from colbert_lab.artifact import waiting
+    from colbert_lab.stages.sweeps.job import noted
+
+    with waiting():
+        return noted(folder, job, lambda: run_job(job.verb, cfg, job.overrides, choices, folder))
 
 
 def _explain(verb: str, overrides: list[str]) -> None:
@@ -217,21 +250,6 @@ def _explain(verb: str, overrides: list[str]) -> None:
     problems = explain(conf_dir(), verb, overrides)
     if problems:
         raise ConfigError(problems, f"{verb} {' '.join(overrides)}")
-
-
-def _sweep_dir(verb: str, overrides: list[str]) -> Path:
-    """Where a sweep's table is kept: the same for the same command, so that it can be taken up."""
-    root = next((o.partition("=")[2] for o in overrides if o.startswith("root=")), "outputs")
-    identity = hashlib.sha256("\n".join([verb, *sorted(overrides)]).encode()).hexdigest()[:10]
-    return (Path(root).expanduser() / "sweeps" / f"{verb}-{identity}").absolute()
-
-
-def _end_of_sweep(sweep: Path) -> None:
-    from colbert_lab.stages.table import read_jobs, sweep_table
-
-    print("\n" + sweep_table(sweep))
-    if any(job["state"] != "finished" for job in read_jobs(sweep)):
-        sys.exit(1)
 
 
 def _told(error: LabError) -> int:

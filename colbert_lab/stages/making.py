@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import MANIFEST, Artifact, Builder, build, finished, key_of, partial_path, read_manifest
 from colbert_lab.errors import LabError
+from colbert_lab.stages.identity import identity_of
 from colbert_lab.tracking.sigterm import exit_on_sigterm
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
 
@@ -77,13 +78,16 @@ def make(
     lineage = {role: {"digest": digests[role], **_source(given)} for role, given in inputs.items()}
     with (
         build(place, kind, key, lineage, plain(content)) as builder,
-        _tracked(cfg, stage, name, builder.log) as tracker,
+        _tracked(cfg, identity_of(cfg, stage, name, inputs), builder.log) as tracker,
     ):
         for role, given in inputs.items():
             if isinstance(given, Artifact):
-                tracker.artifact(f"input_{role}", given.kind, given.path, given.digest)
+                tracker.artifact(role, given.kind, given.path, given.manifest["key"], used=True)
+        tracker.derived({"inputs": lineage, "artifact": {"path": str(place), "key": key}})
         work(builder, tracker)
         tracker.derived({"counts": builder.counts})
+        tracker.summary({"seconds": tracker.seconds()})
+        tracker.artifact(stage, kind, place, key)
     return Artifact.open(place, kind)
 
 
@@ -135,6 +139,12 @@ def create(node: DictConfig, **runtime: Any) -> Any:
         raise
 
 
+def flat_counts(counts: Mapping[str, Any]) -> dict[str, int]:
+    """The plain numbers among counts, and of what was dropped the total by reason, as dropped_<reason>."""
+    dropped = {f"dropped_{reason}": lost["total"] for reason, lost in counts.get("dropped", {}).items()}
+    return {name: value for name, value in counts.items() if isinstance(value, int)} | dropped
+
+
 def say(text: str) -> None:
     """A line to the user, on the error stream, where progress goes too."""
     print(text, file=sys.stderr, flush=True)
@@ -157,18 +167,9 @@ def dry_run(dry: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _tracked(cfg: DictConfig, stage: str, name: str, log: Path) -> Iterator[Tracker]:
+def _tracked(cfg: DictConfig, identity: RunIdentity, log: Path) -> Iterator[Tracker]:
     """A Tracker, within which SIGTERM is an ordinary exit."""
-    tracking = cfg.tracking
-    identity = RunIdentity(
-        project=tracking.project,
-        group=tracking.group or cfg.get("name"),
-        job_type=stage,
-        name=name,
-        tags=(*tracking.tags, stage),
-        notes=tracking.notes,
-    )
-    sink = None if tracking.sink is None else create(tracking.sink)
+    sink = None if cfg.tracking.sink is None else create(cfg.tracking.sink)
     overrides = list(cfg.get("overrides") or [])
     with exit_on_sigterm(), Tracker.start(log, identity, plain(cfg), overrides, sink) as tracker:
         yield tracker

@@ -9,7 +9,7 @@ from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError
 from colbert_lab.run import Run
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.making import Outcome, create, input_of, make, say
+from colbert_lab.stages.making import Outcome, create, flat_counts, input_of, make, say
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.stages.train import split_queries
 from colbert_lab.tracking.tracker import Tracker
@@ -51,7 +51,7 @@ def mine_run(
             say(f"{len(both):,} training queries are test queries too, {both[0]} for example: results will flatter")
         write_candidates(builder.path / "candidates.arrow", rows)
         builder.counts.update(counts)
-        tracker.summary({f"mine/{name}": v for name, v in counts.items() if isinstance(v, int)})
+        tracker.summary({f"mine/{name}": v for name, v in flat_counts({**counts, "kept": counts["pairs"]}).items()})
 
     name = f"{collection.name.replace('/', '-')}-{cfg.name}"
     return make(cfg, "mine", "candidates", name, inputs, content, work, path)

@@ -75,6 +75,16 @@ class Fidelity:
 
 
 @dataclass
+class Cost:
+    """What measuring a system's costs takes: queries timed one by one, how many before them that are not, and at most
+    how many seconds a system, in which a slow one is timed on fewer."""
+
+    timed: int = 50
+    warmup: int = 5
+    seconds: float = 30
+
+
+@dataclass
 class Score:
     """How several teachers become one: each normalised per query, and weighted (null: alike)."""
 
@@ -111,6 +121,26 @@ class Convert:
 
 
 @dataclass
+class Explain:
+    """Documents of a run's query, queries of two runs, the metric that these gained or lost and from which grade on it
+    takes a document as relevant, and document tokens in a heat map."""
+
+    top: int = 3
+    n: int = 5
+    metric: str = "ndcg_10"
+    relevance_level: int = 1
+    columns: int = 60
+
+
+@dataclass
+class Describe:
+    """Among how many texts near duplicates are looked for, and of how many documents tokens are counted, at most."""
+
+    near_limit: int = 30_000
+    sample: int = 100_000
+
+
+@dataclass
 class TrackingKeys:
     """Where and under what names runs are told."""
 
@@ -136,13 +166,25 @@ class Options:
     collection: str | None = None
     model_at: str | None = None
     split: str | None = None
+    query: str | int | float | bool | None = None
+    document: str | int | float | bool | None = None
+    query_text: str | None = None
+    document_text: str | None = None
     similarity: Similarity = "cosine"
     lexical: bool = True
     single_vector: Literal["mean", "cls"] | None = None
     dry_run: bool = False
     scores: str | None = None
     teachers: str | list[str] | None = None
-    sweep: str | None = None
+    sweep_dir: str | None = None
+    runs: str | list[str] | None = None
+    out: str | None = None
+    title: str | None = None
+    of: str | None = None
+    kind: str | None = None
+    match: str | None = None
+    sort: str | None = None
+    again: bool = False
     probe: dict | None = None
     add: str | None = None
     delete: str | None = None
@@ -156,9 +198,18 @@ class Options:
     rerank: Rerank = field(default_factory=Rerank)
     evaluate: Evaluate = field(default_factory=Evaluate)
     grid: dict[str, dict] = field(default_factory=dict)
+    systems: dict[str, dict] = field(default_factory=dict)
+    seeds: list[str] | None = None
+    cross_encoder: str | None = None
+    baseline: str | None = None
+    corpus: Literal["full", "pool"] = "full"
+    share_vectors: bool = True
+    cost: Cost = field(default_factory=Cost)
     fidelity: Fidelity = field(default_factory=Fidelity)
     score: Score = field(default_factory=Score)
     pylate: Pylate = field(default_factory=Pylate)
     export: Export = field(default_factory=Export)
     convert: Convert = field(default_factory=Convert)
+    explain: Explain = field(default_factory=Explain)
+    describe: Describe = field(default_factory=Describe)
     tracking: TrackingKeys = field(default_factory=TrackingKeys)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -36,7 +37,7 @@ def explain(config_dir: str | Path, config_name: str, overrides: Sequence[str]) 
 
     Works in and outside of a Hydra main, whose state is left as it was. Sweeps are allowed.
     """
-    with _hydra(Path(config_dir).absolute()):
+    with hydra_on(Path(config_dir).absolute()):
         return _Composer(Path(config_dir), config_name).explain(overrides)
 
 
@@ -265,13 +266,13 @@ class _Composer:
 
 
 @contextmanager
-def _hydra(config_dir: Path) -> Iterator[None]:
-    """Hydra set up on `config_dir`; afterwards the Hydra that was running, if one was, is there again."""
+def hydra_on(config_dir: Path) -> Iterator[ConfigLoader]:
+    """Hydra set up on `config_dir`, its loader; afterwards the Hydra that was running, if one was, is there again."""
     outer, job = GlobalHydra.instance().hydra, JobRuntime().get("name")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir), version_base="1.3"):
-            yield
+            yield GlobalHydra.instance().config_loader()
     finally:
         GlobalHydra.instance().hydra = outer
         JobRuntime().set("name", job)

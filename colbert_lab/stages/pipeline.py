@@ -1,5 +1,7 @@
 """pipeline: train, index, search and evaluate; the start and the trained model on the test split, side by side."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from colbert_lab.artifact import Artifact
@@ -11,6 +13,7 @@ from colbert_lab.stages.index import index_with
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, say
+from colbert_lab.stages.report import report_of, report_path
 from colbert_lab.stages.search import check_index, judged_queries, search_index
 from colbert_lab.stages.train import train
 
@@ -39,9 +42,11 @@ def run(cfg: DictConfig) -> Outcome:
     metrics, evaluations = judge(cfg, collection, split, {name: found[name] for name in order}, cfg.run_dir)
     last, model = list(models.items())[-1]
     say(f"model: {model.path}\nresults: {metrics.path}")
+    page = report_of([metrics.path], report_path(Path(cfg.root), metrics.path.name), f"{collection.name}: {cfg.name}")
     best = model.manifest["counts"].get("dev", {}).get("ndcg_10")
     figures = {f"{split}_{metric}": value for metric, value in evaluations[last].means.items()}
-    return Outcome(metrics, (metrics.path / "table.txt").read_text(), best, "dev_ndcg_10", figures)
+    text = f"{(metrics.path / 'table.txt').read_text()}\nreport: {page}"
+    return Outcome(metrics, text, best, "dev_ndcg_10", figures)
 
 
 def search_with(cfg: DictConfig, model: Artifact, collection: Collection, split: str) -> tuple[Run, Artifact]:

@@ -1,6 +1,8 @@
 """rerank: a model scores the documents of a given run anew; no index is needed."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -9,10 +11,17 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.index import Cutting, as_vectors, by_size, passages_of
 from colbert_lab.stages.making import Outcome, make
 from colbert_lab.stages.score import rerank_with
 from colbert_lab.stages.search import encode_queries, query_encoding
 from colbert_lab.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from colbert_lab.ragged import Ragged
+
+# Passages whose vectors are in memory at once.
+_PASSAGES = 1024
 
 
 def run(cfg: DictConfig) -> Outcome:
@@ -26,6 +35,8 @@ def run(cfg: DictConfig) -> Outcome:
     if model.kind == "model":
         reranked = rerank_run(cfg, model, collection, candidates, given, cfg.run_dir)
     else:
+        if passages_of(cfg) is not None:
+            raise ConfigError("a cross-encoder reads whole documents here, no passages\ntry: passages.length=null")
         reranked = rerank_with(cfg, collection, [model], candidates, given, cfg.run_dir)
     counts = reranked.manifest["counts"]
     text = f"{counts['queries']:,} queries, {counts['documents']:,} different documents scored: {reranked.path}"
@@ -56,6 +67,8 @@ def rerank_run(
     _check_known(collection, candidates, ids)
     inputs = {"model": model, "collection": collection.artifact, "candidates": given}
     content = {"rerank": cfg.rerank, "encode": query_encoding(cfg), "split": cfg.split}
+    if (passages := passages_of(cfg)) is not None:
+        content["passages"] = passages
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.models.checkpoint import load_model
@@ -63,35 +76,65 @@ def rerank_run(
         from colbert_lab.models.precision import best_device
         from colbert_lab.progress import progress
         from colbert_lab.run import write_trec
-        from colbert_lab.search.rerank import rerank
+        from colbert_lab.search.rerank import rerank, rerank_passages
 
         encoder = load_model(model.path).to(best_device())
-        with progress("encode", len(ids), "documents") as bar:
-            documents = encode(
-                encoder, collection.corpus.get(ids), "document", cfg.encode.precision, cfg.encode.batch_tokens, bar=bar
-            )
-        rows = {document: row for row, document in enumerate(ids)}
         queries = encode_queries(cfg, model, collection, list(candidates))
-        scored = rerank(
-            candidates,
-            queries.embeddings,
-            lambda some: documents.embeddings.select([rows[i] for i in some]),
-            k,
-            encoder.similarity,
-        )
+        with progress("encode", len(ids), "documents") as bar:
+            if passages is None:
+                documents = encode(
+                    encoder,
+                    collection.corpus.get(ids),
+                    "document",
+                    cfg.encode.precision,
+                    cfg.encode.batch_tokens,
+                    bar=bar,
+                )
+                facts = {"cut_documents": documents.cut_texts}
+                rows = {document: row for row, document in enumerate(ids)}
+
+                def embeddings(some: Sequence[str]) -> "Ragged":
+                    return documents.embeddings.select([rows[i] for i in some])
+
+                scored = rerank(candidates, queries.embeddings, embeddings, k, encoder.similarity)
+            else:
+                facts = dict.fromkeys(("passages", "cut_documents", "cut_passages", "left_out_passages"), 0)
+                pieces = _pieces(cfg, Cutting(passages, encoder), encoder, collection, ids, facts, bar)
+                scored = rerank_passages(candidates, queries.embeddings, pieces, k, encoder.similarity)
         write_trec(scored, builder.path / "run.trec.gz")
         builder.counts.update(
             queries=len(scored),
             depth=scored.depth,
             results=sum(map(len, scored.values())),
             documents=len(ids),
-            cut_documents=documents.cut_texts,
             cut_queries=queries.cut_texts,
+            **facts,
         )
         tracker.summary({"search/queries": len(scored), "search/candidates": len(ids)})
 
     name = f"{collection.name.replace('/', '-')}-{cfg.split}-{cfg.name}-rerank{k}"
     return make(cfg, "rerank", "run", name, inputs, content, work, path)
+
+
+def _pieces(
+    cfg: DictConfig,
+    cutting: Cutting,
+    encoder: Any,
+    collection: Collection,
+    ids: Sequence[str],
+    facts: dict[str, int],
+    bar: Any,
+) -> Iterator[tuple[Sequence[str], Sequence[int], "Ragged"]]:
+    """Chunks of documents: ids, numbers of passages, embeddings of these; `facts` counts what that left out."""
+    prepare = cutting.pieces(as_vectors(cfg.encode, encoder, None))
+    corpus = collection.corpus
+    sizes = cutting.passages.estimate(corpus.characters[corpus.rows(ids)], cutting.tokenizer)
+    for rows in by_size(sizes, _PASSAGES):
+        some = ids[rows.start : rows.stop]
+        pieces, found = prepare(corpus.get(some), bar)
+        for name in facts:
+            facts[name] += len(pieces.passages) if name == "passages" else found[name]
+        yield some, pieces.counts, pieces.passages
 
 
 def _check_known(collection: Collection, candidates: Run, documents: list[str]) -> None:

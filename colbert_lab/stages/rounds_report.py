@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from colbert_lab.evaluation.comparison import Compared, chain
 from colbert_lab.evaluation.metrics import Evaluation
 from colbert_lab.stages.evaluate import judge
 from colbert_lab.stages.making import Outcome, make
+from colbert_lab.stages.report import report_of, report_path
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.tracking.read import seconds, summary
 from colbert_lab.tracking.tracker import Tracker
@@ -81,19 +83,20 @@ def conclude(
         for split, found in evaluations.items():
             means = {name: e.means["ndcg_10"] for name, e in found.items()}
             by_round(builder.path / f"ndcg_10-{split}.svg", means, rounds, f"{collection.name} {split}", "nDCG@10")
-        tracker.summary(
-            {"objective": (dev or evaluations[cfg.splits.test])[best].means["ndcg_10"], "rounds/best": best}
-        )
+        tracker.summary({"objective": (dev or evaluations[cfg.splits.test])[best].means["ndcg_10"], "round/best": best})
         for number, name in enumerate(rounds):
             for split, found in evaluations.items():
-                tracker.log({f"rounds/{split}_{m}": v for m, v in found[name].means.items()}, number, "rounds/round")
+                tracker.log({f"round/{split}_{m}": v for m, v in found[name].means.items()}, number, "round")
 
     name = f"{collection.name.replace('/', '-')}-{cfg.name}"
     report = make(cfg, "rounds", "rounds", name, inputs, {"rounds": cfg.rounds, "seed": cfg.seed}, work, cfg.run_dir)
     test = evaluations[cfg.splits.test][best].means
     figures = {f"{cfg.splits.test}_{metric}": value for metric, value in test.items()}
     objective = dev[best].means["ndcg_10"] if dev else None
-    return Outcome(report, f"{text}\n{_costs(made)}\n{report.path}", objective, "dev_ndcg_10", figures)
+    title = f"Rounds on {collection.name}: {cfg.name}"
+    page = report_of([report.path], report_path(Path(cfg.root), report.path.name), title)
+    told = f"{text}\n{_costs(made)}\n{report.path}\nreport: {page}"
+    return Outcome(report, told, objective, "dev_ndcg_10", figures)
 
 
 def _text(

@@ -1,6 +1,7 @@
 """score: a teacher's scores of candidates; a pair is scored once ever, whatever run or round it comes from."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,12 @@ def score_candidates_of(
         mined = read_candidates(candidates.path / "candidates.arrow")
         queries, documents = map(list, zip(*mined.pairs()))
         options = plain(cfg.score)
+        start = time.perf_counter()
         total, facts = _ensemble(cfg, options, collection, teachers, queries, documents, mined.offsets)
+        taken = time.perf_counter() - start
         np.save(builder.path / "scores.npy", total)
-        tracker.summary({f"score/{name}": value for name, value in facts.items()})
+        told = {**facts, "pairs_per_s": facts["scored"] / max(taken, 1e-9)}
+        tracker.summary({f"score/{name}": value for name, value in told.items()})
         builder.counts.update(pairs=len(total), queries=len(mined), teachers=len(teachers))
         builder.counts.update(mean=float(total.mean()), deviation=float(total.std()))
 

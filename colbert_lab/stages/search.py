@@ -88,7 +88,8 @@ def search_index(
             builder.counts.update(cut_queries=encoded.cut_texts, cut_query_tokens=encoded.cut_tokens)
             times["search/encode_ms"] = 1000 * (middle - start) / max(1, len(found))
             times["search/cut_queries"] = encoded.cut_texts
-        tracker.summary({"search/queries": len(found), **times})
+        times["search/qps"] = len(found) / max(end - start, 1e-9)
+        tracker.summary({"search/queries": len(found), "search/candidates": builder.counts["results"], **times})
 
     return make(
         cfg, "search", "run", f"{collection.name.replace('/', '-')}-{split}-{cfg.name}", inputs, content, work, path

@@ -1,5 +1,7 @@
 """Sections: several trainings in one configuration; `distil_train`, `distil_loss`, ... beside `train`, `loss`, ..."""
 
+import re
+
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 KEYS = ("train", "loss", "optim", "schedule", "examples")
@@ -17,9 +19,11 @@ def section(cfg: DictConfig, prefix: str) -> DictConfig:
 
 
 def named(cfg: DictConfig, label: str) -> DictConfig:
-    """`cfg` under the name `<name>-<label>`, still in the group of `cfg`."""
+    """`cfg` under the name `<name>-<label>`, still in the group of `cfg`; tagged with the round that a label names."""
     view = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     with open_dict(view):
         view.tracking.group = cfg.tracking.group or cfg.name
         view.name = f"{cfg.name}-{label}"
+        if number := re.fullmatch(r"round(\d+)", label):
+            view.tracking.tags = [*cfg.tracking.tags, f"round:{number[1]}"]
     return view

@@ -9,7 +9,7 @@ from colbert_lab.artifact import Artifact, Builder, hash_file
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.making import Outcome, create, input_of, make
+from colbert_lab.stages.making import Outcome, create, flat_counts, input_of, make
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -45,7 +45,7 @@ def make_tuples(cfg: DictConfig, candidates: Artifact, scores: Artifact, path: s
         pools, counts = make_pools(mined, np.load(scores.path / "scores.npy"), create(cfg.tuples))
         write_pools(builder.path / "pools.arrow", pools)
         builder.counts.update(counts)
-        tracker.summary({f"tuples/{name}": v for name, v in counts.items() if isinstance(v, int)})
+        tracker.summary({f"tuples/{name}": v for name, v in flat_counts(counts).items()})
 
     inputs = {"candidates": candidates, "scores": scores}
     return make(cfg, "tuples", "tuples", cfg.name, inputs, {"tuples": cfg.tuples}, work, path)

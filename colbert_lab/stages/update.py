@@ -7,11 +7,12 @@ was; after a kill the head tells whether the last step was committed, so that no
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import Artifact, Builder, hash_file, hash_json
@@ -19,12 +20,24 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index.files import HEAD
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.index import as_texts, as_vectors, conclude, described, encoding, index_kind, load_encoder
+from colbert_lab.stages.index import (
+    Cutting,
+    as_texts,
+    as_vectors,
+    by_size,
+    conclude,
+    described,
+    encoding,
+    index_kind,
+    load_encoder,
+)
 from colbert_lab.stages.making import Outcome, input_of, make, plain
 from colbert_lab.stages.search import read_ids
 from colbert_lab.tracking.tracker import Tracker
 
 _COPIED = "copied"
+# Documents -> about how many passages each has.
+_Sizes = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,19 @@ class _Plan:
     update: list[str]
     add: list[str]
 
-    def steps(self, chunk: int) -> Iterator[tuple[str, list[str]]]:
-        if self.delete:
-            yield "delete", self.delete
-        for name, ids in (("update", self.update), ("add", self.add)):
-            for first in range(0, len(ids), chunk):
-                yield name, ids[first : first + chunk]
+    def steps(self, chunk: int, sizes: "_Sizes | None" = None) -> Iterator[tuple[str, list[str]]]:
+        """Steps of `chunk` documents; given `sizes`, of documents of about so many passages.
+
+        A document's passages cannot be changed in one commit: there, it is deleted and added instead.
+        """
+        delete, update, add = self.delete, self.update, self.add
+        if sizes is not None:
+            delete, update, add = delete + update, [], update + add
+        if delete:
+            yield "delete", delete
+        for name, ids in (("update", update), ("add", add)):
+            for rows in by_size(np.ones(len(ids)) if sizes is None else sizes(ids), chunk):
+                yield name, ids[rows.start : rows.stop]
 
 
 def run(cfg: DictConfig) -> Outcome:
@@ -102,6 +122,8 @@ def _updated(cfg: DictConfig, index: Artifact, collection: Collection, plan: _Pl
         "encode": encoding(cfg, model),
         "update": {name: hash_json(ids) for name, ids in vars(plan).items()},
     }
+    if (passages := config.get("passages")) is not None:
+        content["passages"] = passages
 
     def work(builder: Builder, tracker: Tracker) -> None:
         _copy(index, builder)
@@ -111,9 +133,14 @@ def _updated(cfg: DictConfig, index: Artifact, collection: Collection, plan: _Pl
         record = builder.log / "steps.jsonl"
         done = _committed(record, builder.path)
         tracker.resumed(done, "index/steps_done")
-        steps = list(plan.steps(chunk))
-        if steps[done:] and model is not None and (plan.update or plan.add):
-            prepare = as_vectors(cfg.encode, load_encoder(model), content["pooling"])
+        coming = bool(plan.update or plan.add)
+        encoder = load_encoder(model) if model is not None and coming else None
+        cutting = None if passages is None or not coming else Cutting(passages, encoder)
+        steps = list(plan.steps(chunk, None if cutting is None else lambda ids: _sizes(collection, cutting, ids)))
+        if encoder is not None:
+            prepare = as_vectors(cfg.encode, encoder, content["pooling"])
+        if cutting is not None:
+            prepare = cutting.pieces(prepare)
         if steps[done:]:
             _edit(kind.open(builder.path), steps[done:], prepare, collection, record, builder.path / HEAD)
         builder.counts.update(deleted=len(plan.delete), updated=len(plan.update), added=len(plan.add))
@@ -121,6 +148,10 @@ def _updated(cfg: DictConfig, index: Artifact, collection: Collection, plan: _Pl
 
     name = f"{collection.name.replace('/', '-')}-{cfg.name}"
     return make(cfg, "update", "index", name, inputs, plain(content), work, cfg.run_dir)
+
+
+def _sizes(collection: Collection, cutting: Cutting, ids: Sequence[str]) -> np.ndarray:
+    return cutting.passages.estimate(collection.corpus.characters[collection.corpus.rows(ids)], cutting.tokenizer)
 
 
 def _copy(index: Artifact, builder: Builder) -> None:

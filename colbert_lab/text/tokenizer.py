@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.text.contract import Contract
+from colbert_lab.text.positions import Kind, Positions, Span, joined
 
 Role = Literal["query", "document"]
 
@@ -111,6 +112,17 @@ class ColBERTTokenizer:
         scored = real & ~self._skip[ids] if skips else real
         return Batch(ids, attention, scored)
 
+    def positions(self, texts: Sequence[str], role: Role) -> list[Positions]:
+        """What the scored positions of each text stand for, aligned with the vectors that encoding it gives."""
+        if not len(texts):
+            return []
+        tokens = self.encode(texts, role)
+        scored = self.batch(tokens, role).scored
+        return [
+            self._positions(text, ids, spans, keep.tolist(), cut, role)
+            for text, ids, spans, keep, cut in zip(texts, tokens.ids, self._spans(texts), scored, tokens.cut)
+        ]
+
     def save(self, directory: Path) -> None:
         """Write the backbone tokenizer's files; the contract is saved by the model."""
         self.tokenizer.save_pretrained(directory)
@@ -129,6 +141,36 @@ class ColBERTTokenizer:
         )["input_ids"]
         ids = [[*self.prefix, *marker, *content[:room], *self.suffix] for content in encoded]
         return Tokens(ids, [len(i) for i in ids], [max(0, len(content) - room) for content in encoded])
+
+    def _spans(self, texts: Sequence[str]) -> list[list[Span | None]]:
+        """Where each content id of each whole text stands in it, blanks around it left out; None where none is told."""
+        told = self.tokenizer.is_fast
+        encoded = self.tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=told, truncation=False, verbose=False
+        )
+        if not told:
+            return [[None] * len(ids) for ids in encoded["input_ids"]]
+        return [
+            [_trimmed(text, start, end) for start, end in offsets]
+            for text, offsets in zip(texts, encoded["offset_mapping"])
+        ]
+
+    def _positions(
+        self, text: str, ids: list[int], spans: list[Span | None], keep: list[bool], cut: int, role: Role
+    ) -> Positions:
+        marker = self.query_marker if role == "query" else self.document_marker
+        content = len(spans) - cut
+        before, after = ["special"] * len(self.prefix) + ["marker"] * len(marker), ["special"] * len(self.suffix)
+        kinds: list[Kind] = [*before, *["word"] * content, *after]
+        kinds += ["mask"] * (len(ids) - len(kinds))
+        places = [*[None] * len(before), *spans[:content]]
+        places += [None] * (len(ids) - len(places))
+        strings = self.tokenizer.convert_ids_to_tokens(ids)
+        # What is not scored still ends a word: `3.5` without its point is two.
+        follows = [goes_on and keep[i - 1] for i, goes_on in enumerate(joined(strings, kinds))]
+        kept = [i for i in range(len(ids)) if keep[i]]
+        columns = ([column[i] for i in kept] for column in (strings, kinds, follows, places))
+        return Positions(*map(tuple, columns), text, cut)
 
     def _marker(self, marker: str | None, name: str) -> list[int]:
         if marker is None:
@@ -179,6 +221,14 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
         if full[start : start + len(bare)] == bare:
             return list(full[:start]), list(full[start + len(bare) :])
     raise ConfigError("this tokenizer changes a text's ids when it adds special tokens; it cannot be used here")
+
+
+def _trimmed(text: str, start: int, end: int) -> Span | None:
+    """A span without the blanks at its ends (some tokenisers count the blank before a word to it); None if empty."""
+    found = text[start:end]
+    start += len(found) - len(found.lstrip())
+    end = start + len(found.strip())
+    return (start, end) if end > start else None
 
 
 def _first_known(*ids: int | None) -> int:

@@ -1,8 +1,10 @@
 """RunLog: the lossless local record of a run, written whatever else happens; plain JSON and YAML files.
 
     config.yaml  overrides.json  environment.json    what the run was given
+    identity.json                                    how it is found among others: project, group, job type, name, tags
     derived.json                                     facts known only later: parameters, tokens, world size
     metrics.jsonl                                    {"time":…, "axis": "trainer/step", "step": 12, "train/loss": …}
+                                                     {"time":…, "event": …}: histograms, restarts, alerts, warnings
     summary.json                                     the last word on each headline number
     <name>.jsonl                                     tables, whole
     artifacts.jsonl                                  artifacts made and used
@@ -27,13 +29,16 @@ from colbert_lab.tracking.environment import environment
 from colbert_lab.tracking.names import check_names
 
 State = Literal["running", "finished", "failed", "preempted", "killed"]
-METRICS, SUMMARY, STATE, DERIVED, ARTIFACTS = (
+METRICS, SUMMARY, STATE, DERIVED, ARTIFACTS, IDENTITY = (
     "metrics.jsonl",
     "summary.json",
     "state.json",
     "derived.json",
     "artifacts.jsonl",
+    "identity.json",
 )
+# How many of the run's starts were told to W&B online, from their beginning to their end.
+ONLINE = "online.json"
 
 
 class RunLog:
@@ -52,7 +57,9 @@ class RunLog:
             write_atomic(file, secrets.token_hex(4).encode())
         return file.read_text().strip()
 
-    def begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    def begin(
+        self, config: Mapping[str, Any], overrides: Sequence[str], identity: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Write what the run is given, open a segment and return the environment.
 
         TypeError where the config holds more than plain values. Where an earlier segment was killed, its state is put
@@ -63,6 +70,7 @@ class RunLog:
         self._keep("overrides.json", _json(list(overrides)))
         surroundings = environment()
         self._keep("environment.json", _json(surroundings, indent=1))
+        self._keep(IDENTITY, _json(plain(identity or {}), indent=1))
         segments = self._state().get("segments", [])
         for segment in segments:
             if segment["state"] == "running":
@@ -81,6 +89,14 @@ class RunLog:
         numbers = {name: _number(name, value) for name, value in values.items()}
         self._append(METRICS, {"time": time.time(), "axis": axis, "step": int(step), **numbers})
         return numbers
+
+    def histogram(
+        self, name: str, counts: Sequence[int], edges: Sequence[float], step: int, axis: str = "trainer/step"
+    ) -> None:
+        """Append one histogram: `counts` [b] between `edges` [b + 1]. ValueError for a name, TypeError for a value."""
+        check_names([axis, name])
+        numbers = {"counts": [_number(name, one) for one in counts], "edges": [_number(name, one) for one in edges]}
+        self.event("histogram", axis=axis, step=int(step), name=name, **numbers)
 
     def resumed(self, step: int, axis: str = "trainer/step") -> None:
         """What was logged on `axis` beyond `step` is about to happen again and counts no more; -1: all of it."""
@@ -101,19 +117,27 @@ class RunLog:
         """Set facts about the run that its configuration does not say, keeping the others; returns all of them."""
         return self._merge(DERIVED, plain(values))
 
-    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the whole table to `<name>.jsonl`, one object a row, in place of an earlier one of that name."""
+    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]], by: str | None = None) -> None:
+        """Write the whole table to `<name>.jsonl`, one object a row, in place of an earlier one of that name.
+
+        `by` is the column whose lowest rows are the ones to look at, where not all can be shown.
+        """
         check_names([name])
         file = self.directory / f"{name}.jsonl"
         if file.name in (METRICS, ARTIFACTS) and "/" not in name:
             raise ValueError(f"table name {name!r} is taken by the log itself; put it into a section: 'eval/{name}'")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, "".join(_json(plain(row)) + "\n" for row in rows).encode())
+        self.event("table", name=name, by=by)
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str) -> None:
+    def artifact(self, role: str, kind: str, path: Path, key: str, used: bool) -> None:
         """Note an artifact that the run made or used."""
-        entry = {"time": time.time(), "name": name, "kind": kind, "path": str(path), "digest": digest}
+        entry = {"time": time.time(), "role": role, "kind": kind, "path": str(path), "key": key, "used": used}
         self._append(ARTIFACTS, entry)
+
+    def told_online(self) -> None:
+        """Note that W&B has heard all of this segment."""
+        write_atomic(self.directory / ONLINE, _json({"segments": 1 + told_segments(self.directory)}).encode())
 
     def end(self, state: State, exit_code: int, error: str | None = None) -> None:
         """Close the segment and the files."""
@@ -163,6 +187,12 @@ class RunLog:
         if name not in self._files:
             self._files[name] = _open_lines(self.directory / name)
         os.write(self._files[name], (_json(line) + "\n").encode())
+
+
+def told_segments(directory: Path) -> int:
+    """How many of the starts of the run in `directory` were told to W&B online, whole."""
+    file = directory / ONLINE
+    return json.loads(file.read_text(encoding="utf-8"))["segments"] if file.exists() else 0
 
 
 def plain(value: Any, where: str = "") -> Any:

@@ -1,19 +1,37 @@
 """Reading a run's local log back: its effective history, summary, state and tables."""
 
 import json
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from colbert_lab.errors import DataError
-from colbert_lab.tracking.log import DERIVED, METRICS, STATE, SUMMARY
+from colbert_lab.tracking.log import ARTIFACTS, DERIVED, IDENTITY, METRICS, STATE, SUMMARY
 from colbert_lab.tracking.names import RESERVED
 
 # What may stand after a line that a killed process left unfinished: the mark of a new start.
 _STARTS = ("started", "resumed")
 
 
+class Histogram(NamedTuple):
+    """How values were distributed at a step: `counts` [b] of those between `edges` [b + 1]."""
+
+    step: int
+    counts: list[int]
+    edges: list[float]
+    axis: str = "trainer/step"
+
+
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that count, events left out: {"time", "axis", "step", name: value, ...}.
+
+    Errors as in `read_lines`.
+    """
+    return [line for line in read_lines(directory) if "event" not in line]
+
+
+def read_lines(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that count: metrics, and the events "histogram" and "table", in their order.
 
     A resumed event takes back the lines before it on its axis with a greater step. A line cut short is passed over
     where a process was killed: at the end of the file or before a new start. DataError, with file and line, for any
@@ -37,8 +55,8 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
         broken = (number, problem) if line is None else None
         if line and line.get("event") == "resumed":
             axis, step = line.get("axis", "trainer/step"), line["step"]
-            history = [kept for kept in history if kept["axis"] != axis or kept["step"] <= step]
-        elif line and "event" not in line:
+            history = [kept for kept in history if kept.get("axis") != axis or kept["step"] <= step]
+        elif line and line.get("event", "table") in ("table", "histogram"):
             history.append(line)
     return history
 
@@ -51,6 +69,16 @@ def history(directory: str | Path) -> dict[str, list[tuple[int, float]]]:
             if name not in RESERVED:
                 curves.setdefault(name, []).append((line["step"], value))
     return curves
+
+
+def histograms(directory: str | Path) -> dict[str, list[Histogram]]:
+    """For each histogram its course, in the order of logging. Errors as in `read_lines`."""
+    found: dict[str, list[Histogram]] = {}
+    for line in read_lines(directory):
+        if line.get("event") == "histogram":
+            one = Histogram(line["step"], line["counts"], line["edges"], line["axis"])
+            found.setdefault(line["name"], []).append(one)
+    return found
 
 
 def summary(directory: str | Path) -> dict[str, Any]:
@@ -71,14 +99,38 @@ def state(directory: str | Path) -> dict[str, Any]:
     return _object(file)
 
 
-def seconds(directory: str | Path) -> float:
-    """Seconds that the run took, over all its starts; one that was killed counts up to its last line."""
+def identity(directory: str | Path) -> dict[str, Any]:
+    """How the run is found among others: project, group, job_type, name, tags, notes; empty for an old log."""
+    return _object(Path(directory) / IDENTITY)
+
+
+def artifacts(directory: str | Path) -> list[dict[str, Any]]:
+    """The artifacts that the run used and made: {"role", "kind", "path", "key", "used"}, each once."""
+    file = Path(directory) / ARTIFACTS
+    lines = [_parse(raw)[0] for raw in file.read_bytes().splitlines()] if file.is_file() else []
+    # A run that was taken up notes its inputs again; and what a kill cut short is noted again as well.
+    return list({(line["role"], line["key"]): line for line in lines if line and "key" in line}.values())
+
+
+def tables(directory: str | Path) -> dict[str, str | None]:
+    """The names of the run's tables, each with the column whose lowest rows are the ones to look at, or None."""
+    return {line["name"]: line["by"] for line in read_lines(directory) if line.get("event") == "table"}
+
+
+def seconds(directory: str | Path, running: bool = False) -> float:
+    """Seconds that the run took, over all its starts; one that was killed counts up to its last line.
+
+    `running` says that its last start goes on until now.
+    """
     total = 0.0
     times = [line["time"] for line in read_metrics(directory)]
-    for segment in state(directory)["segments"]:
+    segments = state(directory)["segments"]
+    for number, segment in enumerate(segments, 1):
         started, ended = segment["started"], segment["ended"]
-        if ended is None:
-            ended = max((time for time in times if time >= started), default=started)
+        if ended is None and running and number == len(segments):
+            ended = time.time()
+        elif ended is None:
+            ended = max((moment for moment in times if moment >= started), default=started)
         total += ended - started
     return total
 

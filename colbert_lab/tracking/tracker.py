@@ -9,20 +9,25 @@ A sink that fails never stops the run: it is left out from then on, with one war
 import logging
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from colbert_lab.errors import ConfigError, LabError
+from colbert_lab.tracking.histogram import binned
 from colbert_lab.tracking.log import RunLog, State, plain
 from colbert_lab.tracking.names import check_names
+from colbert_lab.tracking.read import seconds
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """How a run is found again among others: `group` is the study, `job_type` the stage, `id` W&B's own name for it."""
+    """How a run is found again among others: `group` is the study, `job_type` the stage, `id` W&B's own name for it.
+
+    `anew`: a run with this id that is there already is replaced; else it is taken up.
+    """
 
     project: str = "colbert_lab"
     group: str | None = None
@@ -31,15 +36,18 @@ class RunIdentity:
     tags: tuple[str, ...] = ()
     notes: str | None = None
     id: str | None = None
+    anew: bool = False
 
 
 class Sink(Protocol):
     """Where a run is told besides the local log; may raise whatever it likes, the Tracker deals with it.
 
-    `required` says that the run shall stop rather than go on without it.
+    `required` says that the run shall stop rather than go on without it; `online`, once open, that what it is told
+    leaves this machine.
     """
 
     required: bool
+    online: bool
 
     def open(self, log_dir: Path, identity: RunIdentity, config: dict[str, Any]) -> None:
         """Begin the run, or take up the one with this id."""
@@ -56,8 +64,14 @@ class Sink(Protocol):
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], by: str | None) -> None:
         """A table; a sink may show a part of it, the worst rows by the column `by`."""
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str) -> None:
-        """An artifact, by reference."""
+    def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float], step: int, axis: str) -> None:
+        """A distribution at one step of an axis."""
+
+    def artifact(self, role: str, kind: str, path: Path, key: str, used: bool) -> None:
+        """An artifact that was made, or used, by reference."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Call a person: the run has failed."""
 
     def close(self, exit_code: int) -> None:
         """End the run; may be called without, or after a failed, `open`."""
@@ -86,7 +100,8 @@ class Tracker:
         The directory must not be renamed before `finish`.
         """
         log = RunLog(log_dir)
-        surroundings = log.begin(config, overrides)
+        known = {name: value for name, value in asdict(identity).items() if name not in ("id", "anew")}
+        surroundings = log.begin(config, overrides, known)
         tracker = cls(log, sink)
         told = plain(config)
         told["derived"] = told.get("derived", {}) | log.derived({}) | surroundings
@@ -129,14 +144,39 @@ class Tracker:
         if self._log is None:
             check_names([name])
             return
-        self._log.log_table(name, rows)
+        self._log.log_table(name, rows, by)
         self._tell("table", name, rows, by)
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str) -> None:
-        """Note an artifact of this run; its files are never uploaded."""
+    def histogram(
+        self,
+        name: str,
+        values: Sequence[float],
+        step: int,
+        axis: str = "trainer/step",
+        edges: Sequence[float] | None = None,
+    ) -> None:
+        """How `values` are distributed at `step`: how many lie between each two of `edges`.
+
+        By default 32 bins of equal width from the least to the greatest value. Of no values nothing is told.
+        """
+        if self._log is None:
+            check_names([axis, name])
+            return
+        counts, edges = binned(values, edges)
+        if not edges:
+            return
+        self._log.histogram(name, counts, edges, step, axis)
+        self._tell("histogram", name, counts, edges, int(step), axis)
+
+    def artifact(self, role: str, kind: str, path: Path, key: str, used: bool = False) -> None:
+        """Note an artifact that this run made or used, by its key and place; its files are never uploaded."""
         if self._log is not None:
-            self._log.artifact(name, kind, Path(path), digest)
-            self._tell("artifact", name, kind, Path(path), digest)
+            self._log.artifact(role, kind, Path(path), key, used)
+            self._tell("artifact", role, kind, Path(path), key, used)
+
+    def seconds(self) -> float:
+        """Seconds that the run has taken so far, over all its starts; 0 for a silent one."""
+        return 0.0 if self._log is None else seconds(self._log.directory, running=True)
 
     def resumed(self, step: int, axis: str = "trainer/step") -> None:
         """The run goes on from `step`: what was logged beyond it is superseded; -1 where it begins anew."""
@@ -148,9 +188,15 @@ class Tracker:
         if self._ended or self._log is None:
             return
         self._ended = True
+        if state == "failed":
+            title, text = "run failed", (error or "").strip()[-2000:]
+            self._log.event("alert", title=title, text=text)
+            self._tell("alert", title, text, raising=False)
         # The local log first: closing a sink may take long, and the process may be killed meanwhile.
         self._log.end(state, exit_code, error)
         self._tell("close", exit_code, final=True, raising=state == "finished")
+        if self._sink is not None and self._sink.online:
+            self._log.told_online()
         self._sink = None
 
     def __enter__(self) -> Self:

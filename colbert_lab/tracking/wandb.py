@@ -40,24 +40,28 @@ class WandbSink:
         self.required = required
         self.init_timeout = init_timeout
         self.finish_timeout = finish_timeout
+        self.online = False
         self._run: Any = None
         self._axes: dict[str, str] = {}
         self._defined: set[str] = set()
 
     def open(self, log_dir: Path, identity: RunIdentity, config: dict[str, Any]) -> None:
-        """Begin the run, or take up the one with this id, with its files in `log_dir`/wandb."""
+        """Begin the run, or take up the one with this id (replace it where it is `anew`); files in `log_dir`/wandb."""
         import wandb
 
         # A sweep's agent has chosen project and id already.
         swept = "WANDB_SWEEP_ID" in os.environ
+        # Without it `login` says who is logged in, and artifacts that references are not checksummed.
+        wandb.setup(wandb.Settings(silent=True))
         mode = self._mode(wandb)
+        self.online = mode == "online"
         self._axes, self._defined = {}, set()
         self._run = wandb.init(
             mode=mode,
             project=None if swept else identity.project,
             entity=None if swept else self.entity,
             id=None if swept else identity.id,
-            resume=None if swept else "allow",
+            resume=None if swept or identity.anew else "allow",
             group=identity.group,
             job_type=identity.job_type,
             name=identity.name,
@@ -71,17 +75,25 @@ class WandbSink:
         )
         for section in ("train", "val"):
             self._define(f"{section}/*", "trainer/step")
-        if mode == "online":
+        if self.online:
             _logger.info("W&B run: %s", self._run.url)
 
     def log(self, values: Mapping[str, float], step: int, axis: str) -> None:
         """Metrics at one step; the step is a metric too, since wandb drops a line whose own step does not grow."""
         for name in values:
-            section, slash, _ = name.partition("/")
-            pattern = f"{section}/*" if slash else name
-            # A section belongs to the axis it was first seen on; a metric that differs is defined by itself.
-            self._define(pattern if self._axes.get(pattern, axis) == axis else name, axis)
+            if best := _BEST.get(name.partition("/")[0]):
+                # Not for the whole section: of a table in it W&B would take the best file name.
+                self._define(name, axis, best)
+            else:
+                self._place(name, axis)
         self._run.log({**values, axis: step})
+
+    def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float], step: int, axis: str) -> None:
+        """A distribution at one step."""
+        import wandb
+
+        self._place(name, axis)
+        self._run.log({name: wandb.Histogram(np_histogram=(list(counts), list(edges))), axis: step})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Headline values."""
@@ -100,17 +112,34 @@ class WandbSink:
         data = [[_cell(row.get(column)) for column in columns] for row in worst_and_sample(rows, by)]
         self._run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str) -> None:
-        """The artifact by reference: nothing of it is read, copied or uploaded."""
+    def artifact(self, role: str, kind: str, path: Path, key: str, used: bool) -> None:
+        """The artifact by reference, as made or used: nothing of it is read, copied or uploaded.
+
+        Offline W&B knows no inputs: they stand in the configuration, and a replay tells them.
+        """
         import wandb
 
+        if used and not self.online:
+            return
         path = Path(path).absolute()
-        artifact = wandb.Artifact(
-            re.sub(r"[^-_.a-zA-Z0-9]", "-", name)[:128], type=kind, metadata={"digest": digest, "path": str(path)}
+        name = path.name if key[:10] in path.name else f"{path.name}-{key[:10]}"
+        made = wandb.Artifact(
+            re.sub(r"[^-_.a-zA-Z0-9]", "-", name)[-128:],
+            type=kind,
+            metadata={"key": key, "path": str(path), "role": role},
         )
-        # Without checksums wandb tells versions apart by names alone, hence the digest in the name.
-        artifact.add_reference(f"file://{path}", name=digest[:16], checksum=False, max_objects=10**7)
-        self._run.log_artifact(artifact)
+        # Not file://, which wants a file to be there: an artifact is in its place only after its run has ended. The
+        # same reference from the run that makes it and from those that use it is one version, which links them.
+        made.add_reference(f"artifact://{path}?key={key}", name="artifact", checksum=False)
+        if used:
+            self._run.use_artifact(made)
+        else:
+            self._run.log_artifact(made)
+
+    def alert(self, title: str, text: str) -> None:
+        """A message to whoever watches the project; offline there is nobody."""
+        if self.online:
+            self._run.alert(title=f"{self._run.name}: {title}", text=text, level="ERROR")
 
     def close(self, exit_code: int) -> None:
         """End the run, waiting `finish_timeout` seconds at most for uploads; without an open run, nothing."""
@@ -142,16 +171,25 @@ class WandbSink:
             "x_save_requirements": False,
             "init_timeout": self.init_timeout,
             "finish_timeout": self.finish_timeout,
+            # Else a run whose end did not arrive would count as told.
+            "finish_timeout_raises": True,
         }
         # Settings come and go between versions of wandb; none of these is worth failing for.
         return wandb.Settings(**{key: value for key, value in wanted.items() if key in wandb.Settings.model_fields})
 
-    def _define(self, pattern: str, axis: str) -> None:
+    def _place(self, name: str, axis: str) -> None:
+        """Say which axis a metric belongs to, by its section where that has one axis."""
+        section, slash, _ = name.partition("/")
+        pattern = f"{section}/*" if slash else name
+        # A section belongs to the axis it was first seen on; a metric that differs is defined by itself.
+        self._define(pattern if self._axes.get(pattern, axis) == axis else name, axis)
+
+    def _define(self, pattern: str, axis: str, summary: str | None = None) -> None:
         if axis not in self._defined:
             self._run.define_metric(axis)
             self._defined.add(axis)
         if pattern not in self._defined:
-            self._run.define_metric(pattern, step_metric=axis, summary=_BEST.get(pattern.partition("/")[0]))
+            self._run.define_metric(pattern, step_metric=axis, summary=summary)
             self._defined.add(pattern)
             self._axes[pattern] = axis
 

@@ -12,6 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from colbert_lab.errors import TrainingError
 from colbert_lab.progress import Progress
+from colbert_lab.tracking.histogram import edges_of
 from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training.batches import RankingBatch
 
@@ -60,9 +61,14 @@ class Health(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """Log the mean of what happened every `every` optimiser steps, and drive a progress bar."""
+    """Log the mean of what happened every `every` optimiser steps, and drive a progress bar.
 
-    _ADDED_UP = ("_seconds", "_padding", "_batches", "_queries", "_tokens", "_sums")
+    The scores of positives and negatives are logged as histograms between the same edges, of `_KEPT` scores at most.
+    """
+
+    _ADDED_UP = ("_seconds", "_padding", "_batches", "_queries", "_tokens", "_sums", "_positives", "_negatives")
+    # What is beyond is left out: with other queries' documents as negatives a batch has thousands.
+    _KEPT = 4096
 
     def __init__(self, every: int, tracker: Tracker, bar: Progress):
         self._every, self._tracker, self._bar = every, tracker, bar
@@ -90,6 +96,8 @@ class TrainLog(pl.Callback):
         self._padding += batch.padding_share
         for name, value in pl_module.last.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+        for kept, scores in zip((self._positives, self._negatives), pl_module.last_scores):
+            kept.extend(scores[: self._KEPT - len(kept)].tolist())
         if (batch.index + 1) % trainer.accumulate_grad_batches:
             return
         self._bar.advance(1)
@@ -115,6 +123,11 @@ class TrainLog(pl.Callback):
             "train/padding_share": self._padding / self._batches,
         }
         self._tracker.log(values, trainer.global_step)
+        samples = {"train/positive_scores": self._positives, "train/negative_scores": self._negatives}
+        edges = edges_of(*samples.values())
+        for name, scores in samples.items():
+            if scores:
+                self._tracker.histogram(name, scores, trainer.global_step, edges=edges)
         self._bar.note(f"loss {values['train/loss']:.3f}, {values['train/queries_per_s']:.1f} queries/s")
         self._reset()
 
@@ -122,4 +135,6 @@ class TrainLog(pl.Callback):
         self._seconds = self._padding = 0.0
         self._batches = self._queries = self._tokens = 0
         self._sums: dict[str, float] = {}
+        self._positives: list[float] = []
+        self._negatives: list[float] = []
         self._norm = 0.0

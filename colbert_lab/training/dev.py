@@ -13,7 +13,7 @@ import torch
 
 from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.evaluation.metrics import evaluate, within_depth
+from colbert_lab.evaluation.metrics import Evaluation, evaluate, within_depth
 from colbert_lab.models.cross_encoder import CrossEncoder, score_pairs
 from colbert_lab.models.encoding import Encoder, encode
 from colbert_lab.models.precision import Precision
@@ -29,8 +29,8 @@ METRICS = ("ndcg_10", "mrr_10", "recall_50")
 class Judge(Protocol):
     """What says how good a model is while it trains."""
 
-    def judge(self, model: Any, precision: Precision) -> dict[str, float]:
-        """Figures by name, `ndcg_10` among them; a function of the model's weights, which it leaves as they are."""
+    def judge(self, model: Any, precision: Precision) -> Evaluation:
+        """Metrics by query, `ndcg_10` among them; a function of the model's weights, which it leaves as they are."""
         ...
 
 
@@ -71,10 +71,10 @@ class DevSample:
         hits = {q: rank(self.documents, row).cut(k) for q, row in zip(self.qrels, scores)}
         return Run(hits, depth=k)
 
-    def judge(self, model: Encoder, precision: Precision) -> dict[str, float]:
-        """The dev metrics of a model, by name."""
+    def judge(self, model: Encoder, precision: Precision) -> Evaluation:
+        """The dev metrics of a model."""
         run = self.search(model, precision)
-        return evaluate(run, self.qrels, METRICS, collection_size=len(self.documents)).means
+        return evaluate(run, self.qrels, METRICS, collection_size=len(self.documents))
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,16 @@ class DevCandidates:
         parts = zip(self.run.items(), np.split(scores, ends))
         return Run({query: rank(hits.ids, part) for (query, hits), part in parts}, self.run.depth)
 
-    def judge(self, model: CrossEncoder, precision: Precision) -> dict[str, float]:
-        """The dev metrics of a model, by name; those that look deeper than the candidates are left out."""
-        return evaluate(self.rerank(model, precision), self.qrels, within_depth(METRICS, self.run.depth)).means
+    def judge(self, model: CrossEncoder, precision: Precision) -> Evaluation:
+        """The dev metrics of a model; those that look deeper than the candidates are left out."""
+        return evaluate(self.rerank(model, precision), self.qrels, within_depth(METRICS, self.run.depth))
 
 
 class DevEvaluation(pl.Callback):
-    """Judge every `every` steps, at the start and at the end; keep the best model's weights in `directory`."""
+    """Judge every `every` steps, at the start and at the end; keep the best model's weights in `directory`.
+
+    `best` has its nDCG@10 and its step, `queries` its metrics query by query, which runs are compared by.
+    """
 
     def __init__(
         self,
@@ -149,6 +152,7 @@ class DevEvaluation(pl.Callback):
         self._sample, self._every, self._directory = sample, every, directory
         self._precision, self._tracker, self._interpolation = precision, tracker, interpolation
         self.best = {"ndcg_10": float("-inf"), "step": -1}
+        self.queries: list[dict] = []
         self._judged_at = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -169,21 +173,24 @@ class DevEvaluation(pl.Callback):
 
     def _judge(self, step: int, module: RankingModule) -> None:
         start = time.perf_counter()
-        means = self._sample.judge(module.model, self._precision)
+        judged = self._sample.judge(module.model, self._precision)
+        means = judged.means
         self._judged_at = step
         values = {f"val/{name}": value for name, value in means.items()}
         self._tracker.log({**values, "val/seconds": time.perf_counter() - start}, step)
         if means["ndcg_10"] > self.best["ndcg_10"]:
             self.best = {"ndcg_10": means["ndcg_10"], "step": step}
+            self.queries = judged.rows()
             keep_weights(module.export, self._directory)
 
     def state_dict(self) -> dict:
         """The best so far, for a resumed run."""
-        return {"best": dict(self.best), "judged_at": self._judged_at}
+        return {"best": dict(self.best), "queries": self.queries, "judged_at": self._judged_at}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from a checkpoint."""
         self.best, self._judged_at = dict(state_dict["best"]), state_dict["judged_at"]
+        self.queries = list(state_dict["queries"])
 
 
 def keep_weights(export: Callable[[Path], None], directory: Path) -> None:

@@ -107,6 +107,7 @@ def fit(
         return {}
     if not plan.max_steps:
         evaluation.judge(trainer, module)  # Lightning calls no callback where there is nothing to do
+    tracker.table("val/per_query", evaluation.queries, by="ndcg_10")
     return evaluation.best
 
 

@@ -36,7 +36,8 @@ class RankingModule(pl.LightningModule, ABC):
     """A model that learns to rank the documents of a batch; a subclass says how it scores and how it is saved.
 
     `optimiser` makes an optimiser of parameters; `factor` maps a step to a factor on the learning rate. `last` holds
-    the figures of the latest batch, for callbacks: the loss, its terms, the mean margin between positive and negatives.
+    the figures of the latest batch, for callbacks: the loss, its terms, the mean margin between positive and negatives;
+    `last_scores` the scores themselves, detached, of its positives and of their own negatives.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RankingModule(pl.LightningModule, ABC):
         self.model, self.loss = model.train(), loss
         self._optimiser, self._factor, self._seed = optimiser, factor, seed
         self.last: dict[str, float] = {}
+        self.last_scores: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
     @abstractmethod
     def scores(self, batch: RankingBatch) -> Scores:
@@ -73,7 +75,9 @@ class RankingModule(pl.LightningModule, ABC):
         scores = self.scores(batch)
         parts = self.loss(scores.values, batch.width, scores.excluded, batch.targets, scores.offset)
         self.last = {name: float(value.detach()) for name, value in parts.items()}
-        self.last |= self.figures(scores._replace(values=scores.values.detach()), batch)
+        detached = scores._replace(values=scores.values.detach())
+        self.last |= self.figures(detached, batch)
+        self.last_scores = _parted(detached, batch.width)
         return parts["loss"]
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
@@ -88,6 +92,16 @@ class RankingModule(pl.LightningModule, ABC):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": LambdaLR(optimiser, self._factor), "interval": "step"},
         }
+
+
+def _parted(scores: Scores, width: int) -> tuple[Tensor, Tensor]:
+    """The scores of the positives [B] and of the negatives that `_margin` holds them against, one after another."""
+    if width > 1:
+        own = scores.own(width)
+        return own[:, 0], own[:, 1:].flatten()
+    own = torch.arange(len(scores.values), device=scores.values.device) + scores.offset
+    others = torch.arange(scores.values.shape[1], device=scores.values.device) != own[:, None]
+    return scores.values[~others], scores.values[others]
 
 
 def _margin(scores: Scores, width: int) -> float:

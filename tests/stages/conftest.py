@@ -67,6 +67,9 @@ SMALL = {
     "mine": ("mine.depth=8", "dev.holdout=5"),
     "score": (ENCODE[0], "encode.precision=fp32"),
     "tuples": (),
+    "describe": (),
+    "compare": (*ENCODE, "encode.precision=fp32", "search.k=60", "systems=quick", "cost.timed=3", "cost.warmup=1"),
+    "explain": (ENCODE[0], "encode.precision=fp32"),
     "rounds": (
         *MODEL,
         *TRAIN,
@@ -79,8 +82,10 @@ SMALL = {
         "rerank.k=10",
     ),
 }
-VERBS = {"data": ("init", "train", "index", "rerank", "pipeline", "teacher", "rounds", "fidelity")}
-VERBS["backbone"] = ("init", "train", "pipeline", "rounds")
+VERBS = {
+    "data": ("init", "train", "index", "rerank", "pipeline", "teacher", "rounds", "fidelity", "describe", "compare")
+}
+VERBS["backbone"] = ("init", "train", "pipeline", "rounds", "describe")
 VERBS["teacher"] = ("teacher", "rounds")
 
 

@@ -1,20 +1,24 @@
 """The tracker: always the local log, a sink that may fail, an end that is always told."""
 
 import logging
+import math
 import signal
 
 import pytest
 
 from colbert_lab.errors import ConfigError, DataError, LabError
-from colbert_lab.tracking.read import history, read_metrics, state, summary
+from colbert_lab.tracking.log import told_segments
+from colbert_lab.tracking.read import histograms, history, read_metrics, state, summary
 from colbert_lab.tracking.sigterm import exit_on_sigterm
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
 
-METHODS = ["open", "log", "summary", "derived", "table", "artifact", "close"]
+METHODS = ["open", "log", "summary", "derived", "table", "histogram", "artifact", "close"]
 
 
 class Recorder:
     """A sink that notes its calls and fails in some of them."""
+
+    online = True
 
     def __init__(self, failing=(), required=False):
         self.required = required
@@ -22,7 +26,7 @@ class Recorder:
         self.calls = []
 
     def __getattr__(self, name):
-        if name not in METHODS:
+        if name not in (*METHODS, "alert"):
             raise AttributeError(name)
 
         def call(*arguments):
@@ -42,6 +46,7 @@ def whole_run(directory, sink):
         tracker.derived({"parameters": 3})
         tracker.summary({"objective": 0.5})
         tracker.table("eval/per_query", [{"id": "q"}], by="ndcg_10")
+        tracker.histogram("train/positive_scores", [0.5, 1.0], 1)
         tracker.artifact("m", "model", directory, "0" * 64)
         tracker.resumed(0)
         tracker.log({"train/loss": 0.5}, 1)
@@ -50,7 +55,8 @@ def whole_run(directory, sink):
 def test_a_sink_hears_everything_in_order(tmp_path):
     sink = Recorder()
     whole_run(tmp_path, sink)
-    assert sink.names() == ["open", "log", "derived", "summary", "table", "artifact", "log", "close"]
+    told = ["open", "log", "derived", "summary", "table", "histogram", "artifact", "log", "close"]
+    assert sink.names() == told
     directory, identity, config = sink.calls[0][1]
     assert directory == tmp_path / "log"
     assert len(identity.id) == 8
@@ -117,6 +123,46 @@ def test_how_a_run_ended(tmp_path, error, expected, code):
         assert "Traceback" in found["error"]
     elif expected == "failed":
         assert found["error"] == "line 3"
+
+
+@pytest.mark.parametrize("down", [[], ["alert"]])
+def test_a_failure_calls_a_person(tmp_path, down):
+    sink = Recorder(down, required=True)
+    with pytest.raises(DataError), Tracker.start(tmp_path, RunIdentity(), {}, [], sink):
+        raise DataError("line 3")
+    assert sink.calls[1:] == [("alert", ("run failed", "line 3")), ("close", (1,))]
+    events = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"alert"' in line]
+    assert len(events) == 1
+    assert "line 3" in events[0]
+    assert told_segments(tmp_path) == (0 if down else 1)
+
+
+def test_online_is_noted_only_of_what_was_told_to_the_end(tmp_path):
+    whole_run(tmp_path, Recorder())
+    assert told_segments(tmp_path / "log") == 1
+    whole_run(tmp_path, Recorder(["table"]))
+    whole_run(tmp_path, Recorder(["close"]))
+    offline = Recorder()
+    offline.online = False
+    whole_run(tmp_path, offline)
+    assert told_segments(tmp_path / "log") == 1
+    assert len(state(tmp_path / "log")["segments"]) == 4
+
+
+def test_histograms_come_back(tmp_path):
+    with Tracker.start(tmp_path, RunIdentity(), {}, []) as tracker:
+        tracker.histogram("train/scores", [0.0, 1.0, 4.0, math.nan, -7.0, 9.0], 3, edges=[0, 2, 4])
+        tracker.histogram("train/scores", [1.0], 5)
+        tracker.histogram("train/scores", [math.inf], 6)
+        tracker.resumed(4)
+        tracker.histogram("train/scores", [2.0, 3.0], 5)
+        with pytest.raises(ValueError, match="metric name"):
+            tracker.histogram("train/p@1", [1.0], 0)
+    first, second = histograms(tmp_path)["train/scores"]
+    # 0 and 1 and, nearest, -7; the last edge, 4, belongs to the last bin, and 9 is nearest to it.
+    assert first == (3, [3, 2], [0, 2, 4], "trainer/step")
+    assert (second.step, sum(second.counts), second.edges[0], second.edges[-1]) == (5, 2, 2.0, 3.0)
+    assert history(tmp_path) == {}
 
 
 def test_finished_once(tmp_path):

@@ -90,6 +90,7 @@ class Fake:
     def __init__(self, key=True, error=None):
         self.key, self.error, self.inits, self.defined, self.lines, self.ended = key, error, [], [], [], []
         self.Settings = lambda **given: SimpleNamespace(**given)
+        self.setup = lambda settings: None
         self.Settings.model_fields = {"silent": None, "init_timeout": None}
         self.run = SimpleNamespace(
             url=None,
@@ -131,10 +132,9 @@ def test_online_with_a_key(tmp_path, fake):
     assert vars(given["settings"]) == {"silent": True, "init_timeout": 20.0}
     assert fake.lines == [{"train/loss": 1.0, "objective": 2.0, "trainer/step": 3}, {"val/loss": 1.0, "round": 1}]
     defined = dict(fake.defined)
-    assert defined["train/*"] == {"step_metric": "trainer/step", "summary": None}
-    assert defined["val/*"] == {"step_metric": "trainer/step", "summary": "max"}
+    assert defined["train/*"] == defined["val/*"] == {"step_metric": "trainer/step", "summary": None}
+    assert defined["val/loss"] == {"step_metric": "round", "summary": "max"}
     assert defined["objective"]["step_metric"] == "trainer/step"
-    assert defined["val/loss"]["step_metric"] == "round"
     assert len(fake.defined) == len(defined), "each is defined once"
     assert fake.ended == [0]
 

@@ -44,13 +44,13 @@ def test_no_document_from_outside_the_run_is_ranked(collection, run, tiny_cross_
 def test_what_the_run_did_not_bring_lowers_the_figures(collection, run, tiny_cross_encoder):
     qrels = collection.qrels("dev")
     dev = DevCandidates.draw(collection, qrels, run, 100, 12, seed=0)
-    figures = dev.judge(tiny_cross_encoder, "fp32")
+    figures = dev.judge(tiny_cross_encoder, "fp32").means
     found = dev.rerank(tiny_cross_encoder, "fp32")
     # A query that is not in the run counts as 0 and is not left out of the mean.
     per_query = evaluate(found, {q: qrels[q] for q in found}, ("ndcg_10",)).means["ndcg_10"]
     assert figures["ndcg_10"] == pytest.approx(per_query * len(run) / len(qrels))
     assert figures.keys() == {"ndcg_10", "mrr_10"}, "50 results of 12 cannot be looked at"
-    assert DevCandidates.draw(collection, qrels, run, 5, 50, seed=0).judge(tiny_cross_encoder, "fp32").keys() == {
+    assert DevCandidates.draw(collection, qrels, run, 5, 50, seed=0).judge(tiny_cross_encoder, "fp32").means.keys() == {
         "ndcg_10",
         "mrr_10",
         "recall_50",

@@ -1,15 +1,16 @@
 """Fitting: it learns, keeps the best and not the last, judges as a search would, and stops at what is no number."""
 
+import numpy as np
 import pytest
 import torch
 
 from colbert_lab.errors import ConfigError, TrainingError
-from colbert_lab.evaluation.metrics import evaluate
+from colbert_lab.evaluation.metrics import Evaluation, evaluate
 from colbert_lab.index.exact import ExactIndexKind
 from colbert_lab.losses.contrastive import InBatch
 from colbert_lab.models.checkpoint import load_model
 from colbert_lab.models.encoding import encode
-from colbert_lab.tracking.read import history
+from colbert_lab.tracking.read import history, read_table
 from colbert_lab.training.dev import METRICS, DevSample
 from colbert_lab.training.fit import Training, collect
 from colbert_lab.training.schedule import Constant, Linear
@@ -23,7 +24,7 @@ class Told:
 
     def judge(self, model, precision):
         self.judged.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"ndcg_10": self.verdicts[len(self.judged) - 1]}
+        return Evaluation(("q",), {"ndcg_10": np.array([self.verdicts[len(self.judged) - 1]])}, {}, 1)
 
 
 def same(model, state):
@@ -94,7 +95,7 @@ def test_no_steps_export_the_start(tmp_path, fitted, tiny_model, sample, judged)
     _, best = fitted(tmp_path / "training", dev=sample if judged else None, max_steps=0)
     assert same(load_model(tmp_path / "training" / "best"), tiny_model.state_dict())
     if judged:
-        assert best == {"ndcg_10": sample.judge(tiny_model, "fp32")["ndcg_10"], "step": 0}
+        assert best == {"ndcg_10": sample.judge(tiny_model, "fp32").means["ndcg_10"], "step": 0}
 
 
 def test_the_last_step_is_judged_whatever_the_interval(tmp_path, fitted):
@@ -115,7 +116,7 @@ def test_judging_is_what_an_exact_index_finds(tmp_path, tiny_model, collection):
     queries = encode(tiny_model, collection.queries.get(list(sample.qrels)), "query", "fp32").embeddings
     run = kind.open(tmp_path).search(list(sample.qrels), queries, 100)
     offline = evaluate(run, sample.qrels, METRICS, collection_size=40).means
-    assert sample.judge(tiny_model, "fp32") == pytest.approx(offline)
+    assert sample.judge(tiny_model, "fp32").means == pytest.approx(offline)
     assert 0 < offline["ndcg_10"] < 1
 
 
@@ -135,7 +136,10 @@ def test_interpolation_is_exported_and_judged_and_leaves_the_training_alone(tmp_
         torch.testing.assert_close(weight, (start[name] + trained.model.state_dict()[name]) / 2)
     _, best = fitted(tmp_path / "c" / "training", interpolate=0.5, judge_every=12)
     kept = load_model(tmp_path / "c" / "training" / "best")
-    assert best["ndcg_10"] == sample.judge(kept, "fp32")["ndcg_10"]
+    assert best["ndcg_10"] == sample.judge(kept, "fp32").means["ndcg_10"]
+    kept_queries = {row["query"]: row["ndcg_10"] for row in read_table(tmp_path / "c" / "log", "val/per_query")}
+    assert set(kept_queries) == set(sample.qrels)
+    assert sum(kept_queries.values()) / len(kept_queries) == pytest.approx(best["ndcg_10"])
 
 
 def test_dev_samples_are_seeded_and_bounded(collection):

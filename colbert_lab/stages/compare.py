@@ -1,0 +1,81 @@
+"""compare: systems of every paradigm on one collection, or on every collection of a suite, with tests and costs.
+
+Each system's index, run and measurement is an artifact of its own: a comparison that was killed goes on, one that grew
+makes what is missing. Times are measured, so no two makings agree on them; everything else is the same again.
+"""
+
+import json
+
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact
+from colbert_lab.errors import ConfigError
+from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.compare_systems import read_systems
+from colbert_lab.stages.making import Outcome, say
+
+_HEADLINE = "ndcg_10"
+
+
+def run(cfg: DictConfig) -> Outcome:
+    """Judge cfg.systems on the collection, or on each of cfg.benchmark's; the objective is the reference's nDCG@10."""
+    if cfg.get("benchmark") is not None:
+        from colbert_lab.stages.suite import run_suite
+
+        return run_suite(cfg, compare_one)
+    made = compare_one(cfg)
+    told = json.loads((made.path / "comparison.json").read_text())
+    reference = told["systems"][told["baseline"]]["means"]
+    metric = _HEADLINE if _HEADLINE in reference else next(iter(reference))
+    figures = {
+        f"{name}_{measure}": value for name, one in told["systems"].items() for measure, value in one["means"].items()
+    }
+    text = f"{(made.path / 'table.txt').read_text()}\n{made.path}"
+    return Outcome(made, text, reference[metric], f"{told['split']}_{metric}", figures)
+
+
+def compare_one(cfg: DictConfig) -> Artifact:
+    """The comparison artifact of cfg.systems on the collection of cfg.data, judged by cfg.split.
+
+    ConfigError, before anything heavy, with every mistake in the systems. Systems that want a cross-encoder are left
+    out, and this is told, where there is none.
+    """
+    from colbert_lab.stages.compare_cost import measurement
+    from colbert_lab.stages.compare_made import Making
+    from colbert_lab.stages.compare_report import conclude
+    from colbert_lab.stages.evaluate import check_metrics
+
+    _check(cfg)
+    systems, left_out = read_systems(cfg)
+    collection = open_collection(cfg)
+    check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
+    collection.qrels(cfg.split)
+    for reason in left_out.values():
+        say(reason)
+    making = Making(cfg, collection, systems)
+    made = [making.made(name) for name in systems]
+    measured = {one.name: measurement(cfg, collection, one) for one in made}
+    comparison = conclude(cfg, collection, made, measured, list(left_out.values()))
+    _report(comparison)
+    return comparison
+
+
+def _report(comparison: Artifact) -> None:
+    """The page beside the comparison; not part of it, so that a later version can write it anew."""
+    from colbert_lab.stages.report import report_of
+
+    page = comparison.path / "report.html"
+    if not page.exists():
+        report_of([comparison.path], page, comparison.path.name)
+
+
+def _check(cfg: DictConfig) -> None:
+    problems = []
+    if cfg.cost.timed < 1 or cfg.cost.warmup < 0 or cfg.cost.seconds <= 0:
+        problems.append(
+            "cost.timed must be at least 1, cost.warmup at least 0, cost.seconds above 0\ntry: cost.timed=50"
+        )
+    if cfg.seeds is not None and cfg.model is None:
+        problems.append("seeds are models like model=, which is not given\ntry: model=<directory of the first>")
+    if problems:
+        raise ConfigError(problems, "compare")

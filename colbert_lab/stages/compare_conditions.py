@@ -1,0 +1,111 @@
+"""Under which conditions the figures of a comparison came about: protocols, what was cut, what training had seen."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from colbert_lab.artifact import LOG, Artifact
+from colbert_lab.data.collection import Collection
+from colbert_lab.errors import ArtifactError
+from colbert_lab.evaluation.published import Conditions
+from colbert_lab.stages.compare_kinds import Bm25, CrossEncoder, EndToEnd, Fusion, Rerank, SingleVector
+from colbert_lab.stages.compare_made import Made
+
+_KINDS = {
+    Bm25: "lexical",
+    SingleVector: "single_vector",
+    CrossEncoder: "cross_encoder",
+    Rerank: "late_interaction",
+    EndToEnd: "late_interaction",
+    Fusion: "fusion",
+}
+
+
+def conditions(cfg: DictConfig, one: Made, queries: int) -> Conditions:
+    """How a system's figures came about, to be held against a published one's."""
+    record = {} if one.model is None else record_of(one.model)
+    contract = record.get("contract", {})
+    model = record.get("provenance", {}).get("backbone")
+    if isinstance(one.system, CrossEncoder):
+        model = json.loads((one.teacher.path / "cross_encoder.json").read_text())["provenance"].get("backbone")
+    reranks = isinstance(one.system, Rerank | CrossEncoder)
+    return Conditions(
+        kind=_KINDS.get(type(one.system)),
+        model=model,
+        corpus=cfg.corpus,
+        candidates=f"{one.sources[0].label} top {one.system.k}" if reranks else "all",
+        query_length=contract.get("query_length"),
+        document_length=contract.get("document_length"),
+        index=one.system.index if isinstance(one.system, EndToEnd) else None,
+        queries=queries,
+    )
+
+
+def record_of(model: Artifact) -> dict[str, Any]:
+    """What a checkpoint says of itself, without loading its weights."""
+    return json.loads((model.path / "colbert_lab.json").read_text())
+
+
+def truncation(made: Sequence[Made]) -> dict[str, Any]:
+    """How many queries and documents each model cut, by system; and as sentences, each model's once."""
+    systems: dict[str, dict[str, int]] = {}
+    notes: dict[tuple, str] = {}
+    for one in made:
+        run = one.runs[0].given
+        counts = run.manifest["counts"] if isinstance(run, Artifact) else {}
+        index = {} if one.index is None else one.index.manifest["counts"]
+        documents = index.get("cut_documents", counts.get("cut_documents"))
+        if documents is None or "cut_queries" not in counts:
+            continue
+        of = index.get("documents", counts["documents"])
+        systems[one.name] = {"queries": counts["cut_queries"], "documents": documents, "of_documents": of}
+        limits = record_of(one.model)["contract"]
+        told = (
+            f"{one.name}: {documents:,} of {of:,} documents were cut at {limits['document_length']:,} ids, "
+            f"{counts['cut_queries']:,} of {counts['queries']:,} queries at {limits['query_length']:,}"
+        )
+        if documents or counts["cut_queries"]:
+            notes.setdefault((one.model.digest, documents, counts["cut_queries"]), told)
+    return {"systems": systems, "notes": list(notes.values())}
+
+
+def guards(cfg: DictConfig, collection: Collection, made: Sequence[Made]) -> dict[str, Any]:
+    """What the late-interaction models' training shares with what is judged; and as sentences.
+
+    Known of a model that was trained here, on this or another collection that is still there: its log names the split.
+    An untrained one shares nothing; of others it is told that this is not known.
+    """
+    from colbert_lab.data.contamination import contamination
+
+    found: dict[str, Any] = {}
+    notes = []
+    for model in {one.model.digest: one.model for one in made if isinstance(one.system, EndToEnd | Rerank)}.values():
+        training, split, reason = _trained_on(model, collection)
+        if training is None:
+            found[model.digest] = {"unknown": reason}
+            notes += [f"contamination is not known: {reason}"] if reason else []
+            continue
+        shared = contamination(collection, split, cfg.split, training)
+        found[model.digest] = {"training": training.name, **shared.to_json()}
+        notes += shared.notes()
+    return {"contamination": found, "notes": list(dict.fromkeys(notes))}
+
+
+def _trained_on(model: Artifact, collection: Collection) -> tuple[Collection | None, str, str]:
+    """The collection and the split that a model was trained on; or None and why that is not known ("": untrained)."""
+    inputs: Mapping[str, Any] = model.manifest["inputs"]
+    if "start" not in inputs:
+        return None, "", "" if "backbone" in model.manifest["config"] else "the model was not trained here"
+    training = collection
+    if inputs["collection"]["digest"] != collection.digest:
+        try:
+            training = Collection.open(inputs["collection"]["path"])
+        except ArtifactError as error:
+            return None, "", f"the model was trained on another collection: {error}"
+    config = model.path / LOG / "config.yaml"
+    split = OmegaConf.select(OmegaConf.load(config), "splits.train") if config.is_file() else None
+    if split is None or split not in training.splits:
+        return None, "", "the log of the model's training, which names its split, is gone"
+    return training, split, ""

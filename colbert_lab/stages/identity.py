@@ -1,0 +1,64 @@
+"""Who a run is: the group, job type, name and tags by which a dashboard finds it among thousands."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact
+from colbert_lab.tracking.tracker import RunIdentity
+
+# Verbs that make several artifacts, which belong together; the others' runs belong to the experiment they are part of.
+TOGETHER = ("pipeline", "rounds", "compare")
+_STUDIES = Path(__file__).resolve().parent.parent.parent / "experiments" / "studies"
+
+
+def identify(cfg: DictConfig, verb: str, base: str, sweep: Path | None) -> None:
+    """Fill in the group of a command's runs, unless one is given: the experiment, `base`; and the sweep as a tag.
+
+    Where one command makes many runs that belong together, its own name, which says what it changed, is their group.
+    """
+    if cfg.get("tracking") is None:
+        return
+    if cfg.tracking.group is None:
+        cfg.tracking.group = cfg.name if verb in TOGETHER else base
+    if sweep is not None:
+        cfg.tracking.tags = [*cfg.tracking.tags, f"sweep:{sweep.name}"]
+
+
+def identity_of(cfg: DictConfig, stage: str, name: str, inputs: Mapping[str, Any]) -> RunIdentity:
+    """The identity of the run in which `stage` makes the artifact called `name` of `inputs`.
+
+    Its name is `<experiment>-<changed keys>-<what of several>-s<seed>`; its tags are cfg's, stage and benchmark.
+    """
+    tracking = cfg.tracking
+    group = tracking.group or cfg.get("name")
+    collection = inputs.get("collection")
+    benchmark = (collection.manifest["config"]["name"],) if isinstance(collection, Artifact) else ()
+    return RunIdentity(
+        project=tracking.project,
+        group=group,
+        job_type=stage,
+        name=_name(cfg.get("name"), name, cfg.get("seed")),
+        tags=tuple(dict.fromkeys((*tracking.tags, stage, *benchmark))),
+        notes=tracking.notes or _first_paragraph(_STUDIES / f"{group}" / "README.md"),
+    )
+
+
+def _name(experiment: str | None, artifact: str, seed: int | None) -> str:
+    """What an artifact is called, with the experiment's name in front and the seed at the end."""
+    ending = "" if seed is None else f"-s{seed}"
+    rest = artifact.removesuffix(ending) if ending else artifact
+    if experiment and experiment in rest:
+        rest = re.sub("-+", "-", rest.replace(experiment, "", 1)).strip("-")
+    return "-".join(part for part in (experiment, rest) if part) + ending
+
+
+def _first_paragraph(file: Path) -> str | None:
+    """The first paragraph of a text that is no heading; None without one."""
+    if not file.is_file():
+        return None
+    paragraphs = (part.strip() for part in file.read_text(encoding="utf-8").split("\n\n"))
+    return next((" ".join(part.split()) for part in paragraphs if part and not part.startswith("#")), None)

@@ -1,0 +1,130 @@
+"""Replay: tell a run that has ended to a sink, from its local log alone, as one whole run; once.
+
+An offline run lacks what W&B does only online (inputs, alerts), and one that was taken up lies in several pieces of
+which W&B would keep the last. The local log has all of it, without what a restart has superseded.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from colbert_lab.artifact import write_atomic
+from colbert_lab.errors import DataError
+from colbert_lab.tracking import read
+from colbert_lab.tracking.log import STATE, RunLog, told_segments
+from colbert_lab.tracking.tracker import RunIdentity, Sink
+
+# Beside the log: to where and when the run was replayed.
+REPLAYED = "replayed.json"
+_AXES = {"time", "axis", "step", "event"}
+
+
+class Replayed(NamedTuple):
+    """What came of one run: told now, told before, or left because it is still running."""
+
+    directory: Path
+    state: Literal["told", "done", "online", "running"]
+    id: str
+
+
+def logs_below(place: Path) -> list[Path]:
+    """The logs of runs at `place`: a log, an artifact, finished or not, or a directory of any depth; the oldest first.
+
+    DataError where there is none.
+    """
+    place = Path(place).expanduser().absolute()
+    found = [one for one in (place, place / "log") if (one / STATE).is_file()]
+    if not found:
+        found = [file.parent for file in place.rglob(f"log/{STATE}")]
+    if not found:
+        raise DataError(f"{place} holds no log of a run\ntry: runs=<the directory of an artifact, or their root>")
+    # Producers before consumers, so that a lineage is told from its beginning.
+    return sorted(found, key=lambda log: (read.state(log)["started"], str(log)))
+
+
+def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False) -> Replayed:
+    """Tell the run in `log` to a new sink, whose own files go below `out`, and note that beside the log.
+
+    A run that was told online to its end, or replayed before, is not told twice (`again`: it is, in its old place: W&B
+    replaces a run by a new one with its id). What the sink raises is raised: the run is not noted as replayed then.
+    """
+    log = Path(log)
+    known = read.state(log)
+    identity = _identity(log)
+    if known["state"] == "running" and _alive(known["segments"][-1]["pid"]):
+        return Replayed(log, "running", identity.id)
+    if not again and (log / REPLAYED).exists():
+        return Replayed(log, "done", identity.id)
+    if not again and told_segments(log) == len(known["segments"]):
+        return Replayed(log, "online", identity.id)
+    out.mkdir(parents=True, exist_ok=True)
+    told = sink()
+    code = known["exit_code"]
+    try:
+        told.open(out, identity, _config(log))
+        _tell(log, told)
+    except BaseException:
+        told.close(1)
+        raise
+    # A process that was killed could not say so.
+    told.close(137 if code is None else code)
+    mark = {"id": identity.id, "online": told.online, "time": time.time(), "out": str(out)}
+    write_atomic(log / REPLAYED, json.dumps(mark, indent=1).encode())
+    return Replayed(log, "told", identity.id)
+
+
+def _tell(log: Path, sink: Sink) -> None:
+    for role in read.artifacts(log):
+        if role["used"]:
+            sink.artifact(role["role"], role["kind"], Path(role["path"]), role["key"], True)
+    for line in read.read_lines(log):
+        if line.get("event") == "histogram":
+            sink.histogram(line["name"], line["counts"], line["edges"], line["step"], line["axis"])
+        elif "event" not in line:
+            values = {name: value for name, value in line.items() if name not in _AXES}
+            sink.log(values, line["step"], line["axis"])
+    for name, by in read.tables(log).items():
+        sink.table(name, read.read_table(log, name), by)
+    sink.summary(read.summary(log))
+    for role in read.artifacts(log):
+        if not role["used"]:
+            sink.artifact(role["role"], role["kind"], Path(role["path"]), role["key"], False)
+
+
+def _identity(log: Path) -> RunIdentity:
+    held = read.identity(log)
+    names = {field.name for field in fields(RunIdentity)} - {"id", "anew"}
+    given: dict[str, Any] = {name: value for name, value in held.items() if name in names}
+    if not held:
+        config = _yaml(log / "config.yaml")
+        tracking = config.get("tracking") or {}
+        given = {"group": tracking.get("group") or config.get("name"), "name": log.parent.name}
+    given["tags"] = tuple(given.get("tags", ()))
+    return RunIdentity(**given, id=RunLog(log).id, anew=True)
+
+
+def _config(log: Path) -> dict[str, Any]:
+    """What the run was given, with `derived` beside it, as a Tracker tells it."""
+    config = _yaml(log / "config.yaml")
+    surroundings = json.loads((log / "environment.json").read_text(encoding="utf-8"))
+    return config | {"derived": config.get("derived", {}) | read.derived(log) | surroundings}
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

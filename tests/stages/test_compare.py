@@ -1,0 +1,321 @@
+"""compare: every kind of system on one collection; what is left out, refused, found again, and taken up."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from colbert_lab.errors import ConfigError
+from colbert_lab.evaluation.differences import SHOWN_DOCUMENTS
+from colbert_lab.run import Run, rank, read_trec, write_trec
+from colbert_lab.search.fusion import reciprocal_rank
+from colbert_lab.stages.compare_systems import read_systems
+
+SYSTEMS = ["bm25", "exact", "single", "cross", "late", "residual", "both", "theirs", "again"]
+
+
+@pytest.fixture(scope="module")
+def model(lab) -> Path:
+    """A trained late-interaction model."""
+    return lab("train").artifact.path
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory, lab) -> Path:
+    """A run of another tool, five documents of each test query, and one query that nobody judged."""
+    path = tmp_path_factory.mktemp("theirs") / "theirs.trec.gz"
+    hits = {f"q{q}": rank([f"d{d}-0" for d in range(q - 30, q - 25)], np.arange(5, 0, -1.0)) for q in range(30, 40)}
+    write_trec(Run({**hits, "unjudged": hits["q30"]}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(lab, model, theirs) -> tuple[list[str], Path]:
+    """A comparison with every kind of system: its overrides and its place."""
+    cross = lab("teacher").artifact.path
+    overrides = [
+        f"model={model}",
+        f"cross_encoder={cross}",
+        "~systems.rerank_100",
+        f"+systems.single={{kind: single_vector, model: {lab.backbone}}}",
+        "+systems.cross={kind: cross_encoder, of: bm25, k: 10}",
+        "+systems.late={kind: rerank, of: bm25, k: 20}",
+        "+systems.residual={kind: end_to_end, index: residual, options: {bits: 4, cells: 2}}",
+        "+systems.both={kind: fusion, of: [bm25, exact]}",
+        f"+systems.theirs={{kind: run, run: {theirs}}}",
+        "+systems.again={kind: rerank, of: theirs, k: 5}",
+        "evaluate.metrics=[mrr_10,ndcg_10,recall_5,recall_20,recall_50]",
+    ]
+    return overrides, lab("compare", *overrides).artifact.path
+
+
+def read(path: Path) -> dict:
+    return json.loads((path / "comparison.json").read_text())
+
+
+def run_of(told: dict, name: str) -> Run:
+    return read_trec(Path(told["systems"][name]["run"]) / "run.trec.gz")
+
+
+def test_every_kind_is_judged(whole):
+    told = read(whole[1])
+    assert set(told["systems"]) == set(SYSTEMS)
+    assert told["baseline"] == "exact"
+    assert told["queries"] == 10
+    assert {name: one["kind"] for name, one in told["systems"].items()} == {
+        "bm25": "bm25",
+        "exact": "end_to_end",
+        "single": "single_vector",
+        "cross": "cross_encoder",
+        "late": "rerank",
+        "residual": "end_to_end",
+        "both": "fusion",
+        "theirs": "run",
+        "again": "rerank",
+    }
+
+
+def test_metrics_beyond_a_rerankers_depth_are_left_out(whole):
+    systems = read(whole[1])["systems"]
+    assert set(systems["exact"]["means"]) == {"mrr_10", "ndcg_10", "recall_5", "recall_20", "recall_50"}
+    assert set(systems["late"]["means"]) == {"mrr_10", "ndcg_10", "recall_5", "recall_20"}
+    assert set(systems["cross"]["means"]) == {"mrr_10", "ndcg_10", "recall_5"}
+    assert set(systems["again"]["means"]) == {"recall_5"}
+
+
+def test_a_reranker_holds_the_documents_that_it_was_given(whole):
+    told = read(whole[1])
+    bm25, late, again = (run_of(told, name) for name in ("bm25", "late", "again"))
+    assert all(set(late[query].ids) == set(bm25[query].ids[:20]) for query in bm25)
+    # Queries without judgements are not re-ranked.
+    assert set(again) == {f"q{q}" for q in range(30, 40)}
+
+
+def test_reranking_scores_with_the_vectors_of_the_index(whole):
+    """The exact index is fp16, and no document is encoded again: the same scores to the bit."""
+    told = read(whole[1])
+    exact, late = run_of(told, "exact"), run_of(told, "late")
+    assert all(score == dict(exact[query])[d] for query in late for d, score in late[query])
+
+
+def test_fusion_is_of_the_runs_in_the_table(whole):
+    told = read(whole[1])
+    expected = reciprocal_rank([run_of(told, "bm25"), run_of(told, "exact")], depth=60)
+    found = run_of(told, "both")
+    assert all(found[query] == expected[query] for query in expected)
+
+
+def test_costs_are_those_of_the_parts(whole):
+    systems = read(whole[1])["systems"]
+    cost = {name: one["cost"] for name, one in systems.items()}
+    assert cost["theirs"] is None
+    assert cost["bm25"]["flops_query"] == cost["bm25"]["flops_analytic"] == 0
+    assert cost["bm25"]["parts_ms"]["encode"] is None
+    assert cost["late"]["parts_ms"]["interact"] > 0
+    assert all(one["timed"] == 3 for name, one in cost.items() if name != "theirs")
+    assert all(one["p95_ms"] >= one["p50_ms"] > 0 for one in cost.values() if one)
+    # A re-ranker needs both indexes, a fusion of the same two no more.
+    both = cost["bm25"]["index_bytes"] + cost["exact"]["index_bytes"]
+    assert cost["late"]["index_bytes"] == cost["both"]["index_bytes"] == both
+    assert cost["residual"]["shared_encoding"]
+    assert cost["residual"]["encode_seconds"] == pytest.approx(cost["exact"]["encode_seconds"])
+    assert cost["again"]["without_first_stage"]
+
+
+def test_counted_operations_agree_with_the_formulas(whole):
+    cost = {name: one["cost"] for name, one in read(whole[1])["systems"].items() if one["cost"]}
+    for name in ("exact", "residual", "late", "single"):
+        assert cost[name]["flops_query"] == pytest.approx(cost[name]["flops_analytic"], rel=0.02), name
+    # 10 pairs of different lengths are padded to the longest, which the formula does not count.
+    assert cost["cross"]["flops_analytic"] <= cost["cross"]["flops_query"] < 1.5 * cost["cross"]["flops_analytic"]
+
+
+def test_operations_grow_with_the_documents_that_are_scored(whole):
+    cost = {name: one["cost"] for name, one in read(whole[1])["systems"].items() if one["cost"]}
+    assert cost["exact"]["flops_query"] > cost["late"]["flops_query"] > cost["again"]["flops_query"] > 0
+
+
+def test_everything_is_kept(whole):
+    path = whole[1]
+    rows = [json.loads(line) for line in (path / "per_query.jsonl").read_text().splitlines()]
+    assert len(rows) == len(SYSTEMS) * 10
+    told = read(path)
+    for name in SYSTEMS:
+        own = [row for row in rows if row["system"] == name]
+        for metric, mean in told["systems"][name]["means"].items():
+            assert np.mean([row[metric] for row in own]) == pytest.approx(mean)
+    differences = json.loads((path / "differences.json").read_text())
+    assert (differences["a"], differences["b"], differences["metric"]) == ("bm25", "exact", "ndcg_10")
+    some = [*differences["gained"], *differences["lost"]]
+    assert some
+    assert all(len(one["documents"]) <= SHOWN_DOCUMENTS for one in some)
+    explained = [one for side in ("gained", "lost") for one in differences[side][:3]]
+    for one in explained:
+        for told_of in one["explanations"]["b"].values():
+            assert sum(told_of["contributions"]) == pytest.approx(told_of["score"], abs=1e-3)
+    assert not any(one["explanations"] for side in ("gained", "lost") for one in differences[side][3:])
+    for name in ("quality-cost.svg", "quality-bytes.svg"):
+        assert "<svg" in (path / name).read_text()
+
+
+def test_tests_are_against_the_reference(whole):
+    told = read(whole[1])
+    assert {test["baseline"] for test in told["tests"]} == {"exact"}
+    for test in told["tests"]:
+        means = [told["systems"][name]["means"][test["metric"]] for name in (test["system"], "exact")]
+        assert test["difference"] == pytest.approx(means[0] - means[1])
+        assert test["wins"] + test["ties"] + test["losses"] == 10
+        assert test["p"] >= test["p_alone"]
+
+
+def test_the_table_has_a_line_a_system_and_says_what_it_is(whole):
+    text = (whole[1] / "table.txt").read_text()
+    head, lines = text.splitlines()[2], text.splitlines()[4 : 4 + len(SYSTEMS)]
+    assert text.splitlines()[0].endswith(" test, 10 queries, corpus: full")
+    columns = " ".join(head.split())
+    assert columns == "system MRR@10 nDCG@10 R@5 R@20 R@50 FLOPs p50 ms p95 ms bytes index s"
+    assert {line.split()[0] for line in lines} == set(SYSTEMS)
+    assert next(line for line in lines if line.startswith("theirs")).split()[-5:] == ["-"] * 5
+    assert "worse than exact (randomisation, Holm" in text
+    assert "again: without what the given run took to find" in text
+
+
+def test_training_and_test_are_held_against_each_other(whole):
+    """The toy's test queries ask of the training queries' topics: every relevant document is one of training."""
+    guards = read(whole[1])["guards"]
+    (found,) = guards["contamination"].values()
+    assert found["train"] == "train"
+    assert found["found"]["positives"]["count"] == found["found"]["positives"]["of"] > 0
+    assert any("relevant to training queries too" in note for note in guards["notes"])
+
+
+def test_a_repeated_comparison_makes_nothing(whole, lab, monkeypatch):
+    before = lab.artifacts()
+    monkeypatch.setattr("colbert_lab.artifact.build", None)
+    assert lab("compare", *whole[0]).artifact.path == whole[1]
+    assert lab.artifacts() == before
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(whole, lab, tmp_path):
+    """What is left of a killed one: everything but a measurement, and the comparison itself."""
+    copy = lab.elsewhere(tmp_path / "outputs")
+    shutil.copytree(lab.root, copy.root)
+    shutil.rmtree(copy.root / "comparisons")
+    lost = next((copy.root / "measurements").glob("*-test-late-*"))
+    shutil.rmtree(lost)
+    kept = copy.artifacts()
+    made = copy("compare", *whole[0]).artifact
+    new = {place for place in copy.artifacts() if place not in kept}
+    assert new == {str(lost.relative_to(copy.root)), str(made.path.relative_to(copy.root))}
+    ours, before = read(made.path), read(whole[1])
+    assert ours["tests"] == before["tests"]
+    assert ours["systems"]["late"]["means"] == before["systems"]["late"]["means"]
+
+
+def test_seeds_are_told_as_mean_and_deviation(whole, lab, model):
+    other = lab("train", "seed=1").artifact.path
+    overrides = [f"model={model}", f"seeds=[{other}]", "~systems.rerank_100"]
+    overrides += ["+systems.both={kind: fusion, of: [bm25, exact]}", "evaluate.metrics=[ndcg_10,recall_50]"]
+    path = lab("compare", *overrides, "baseline=bm25").artifact.path
+    told = read(path)
+    assert {name: one["seeds"] for name, one in told["systems"].items()} == {"bm25": 1, "exact": 2, "both": 2}
+    alone = read(whole[1])["systems"]["exact"]["means"]["ndcg_10"]
+    rows = [json.loads(line) for line in (path / "per_query.jsonl").read_text().splitlines()]
+    seeds = [np.mean([r["ndcg_10"] for r in rows if r["system"] == "exact" and r["seed"] == s]) for s in (0, 1)]
+    assert seeds[0] == pytest.approx(alone)
+    exact = told["systems"]["exact"]
+    assert exact["means"]["ndcg_10"] == pytest.approx(np.mean(seeds))
+    assert exact["deviations"]["ndcg_10"] == pytest.approx(abs(seeds[0] - seeds[1]) / 2**0.5)
+    assert told["systems"]["bm25"]["deviations"] == {}
+    assert "over seeds, mean and standard deviation" in (path / "table.txt").read_text()
+
+
+def test_a_given_run_is_reranked(lab, model, theirs):
+    """systems=rerank reads nothing of the corpus but the candidates: no index is made."""
+    small = ["systems=rerank", "systems.rerank_10.k=3", "systems.rerank_100.k=5", "corpus=pool", f"candidates={theirs}"]
+    overrides = [f"model={model}", *small, "evaluate.metrics=[recall_3,recall_5]"]
+    told = read(path := lab("compare", *overrides).artifact.path)
+    assert set(told["systems"]) == {"given", "rerank_10", "rerank_100", "fusion"}
+    assert told["baseline"] == "rerank_10"
+    assert told["corpus"] == "pool"
+    assert told["systems"]["rerank_10"]["cost"]["index_bytes"] is None
+    assert told["systems"]["rerank_10"]["cost"]["parts_ms"]["interact"] > 0
+    text = (path / "table.txt").read_text()
+    assert "corpus: pool" in text.splitlines()[0]
+    assert "cross_encoder is left out: there is no cross-encoder (teacher=DIR" in text
+
+
+def test_mistakes_are_told_together_before_anything_is_made(fresh_lab, theirs):
+    overrides = [
+        "~systems.exact",
+        "+systems.a={kind: fusion, of: [b, bm25]}",
+        "+systems.b={kind: rerank, of: a, k: 10}",
+        "+systems.c={kind: rerank, of: bm52, k: 10}",
+        "+systems.d={kind: end_to_end, index: exact, options: {bits: 2}}",
+        "+systems.e={kind: rerank, of: given, k: 10}",
+        "+systems.g={kind: rernk, of: bm25}",
+        "+systems.h={kind: rerank, off: bm25}",
+        f"+systems.i={{kind: run, run: {theirs}x}}",
+        "systems.rerank_100.k=0",
+        "baseline=bm",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        fresh_lab("compare", *overrides)
+    text = str(caught.value)
+    for told in (
+        "a -> b -> a: these build on one another",
+        "systems.c.of=bm52: there is no such system; did you mean 'bm25'?",
+        "systems.d.options.bits: neither the index nor its search has it",
+        "systems.e re-ranks a given run, and none is given",
+        "'rernk' is no kind of system; did you mean 'rerank'?",
+        "systems.h: unknown key 'off'; did you mean 'of'?",
+        "systems.h.of is missing",
+        f"systems.i.run={theirs}x does not exist",
+        "systems.rerank_100.k=0 must be at least 1",
+        "systems.b: no late-interaction model is given",
+        "baseline=bm: there is no such system",
+    ):
+        assert told in text
+    assert not fresh_lab.root.exists()
+
+
+def composed(lab, *overrides):
+    return lab.compose("compare", *overrides)[0]
+
+
+def test_a_reranker_cannot_ask_for_more_than_there_is(lab, model, theirs):
+    given = f"model={model}"
+    for overrides, told in (
+        (["systems.rerank_100.k=61"], "systems.rerank_100.k=61, but bm25 has 60 results a query"),
+        (["systems.rerank_100.of=given", f"candidates={theirs}"], "k=100, but given has 5 results a query"),
+        (
+            ["systems.rerank_100.k=20", "+systems.twice={kind: rerank, of: rerank_100, k: 30}"],
+            "systems.twice.k=30, but rerank_100 has 20 results a query",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            read_systems(composed(lab, given, *overrides))
+
+
+def test_systems_come_after_those_that_they_build_on(lab, model):
+    overrides = ["systems.rerank_100={kind: rerank, of: exact, k: 10}", f"model={model}"]
+    systems, left_out = read_systems(composed(lab, *overrides))
+    assert list(systems) == ["bm25", "exact", "rerank_100"]
+    assert left_out == {}
+
+
+def test_what_builds_on_a_missing_cross_encoder_is_left_out_too(lab, model):
+    overrides = ["+systems.cross={kind: cross_encoder, of: bm25}", "+systems.mix={kind: fusion, of: [bm25, cross]}"]
+    cfg = composed(lab, *overrides, f"model={model}", "systems.rerank_100.k=10")
+    systems, left_out = read_systems(cfg)
+    assert list(systems) == ["bm25", "rerank_100", "exact"]
+    assert set(left_out) == {"cross", "mix"}
+    assert left_out["mix"] == "mix is left out: it builds on cross"
+
+
+def test_seeds_of_different_numbers_do_not_mix(lab):
+    other = "+systems.other={kind: rerank, of: exact, k: 10, model: [a, b, c]}"
+    with pytest.raises(ConfigError, match=r"systems\.other is built of 2 and 3 seeds"):
+        read_systems(composed(lab, "model=a", "seeds=[b]", "systems.rerank_100.k=10", other))

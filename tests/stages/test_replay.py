@@ -1,0 +1,79 @@
+"""The verb replay: what it refuses, what it leaves alone, and that a failure leaves nothing marked as told."""
+
+import json
+import os
+
+import pytest
+
+from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.stages.launch import run_job
+from colbert_lab.tracking.tracker import RunIdentity, Tracker
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    import wandb
+
+    wandb.teardown()
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def replay(lab, tmp_path, capsys):
+    def run(*overrides):
+        cfg, given, choices = lab.compose("replay", f"root={tmp_path}", *overrides, "!all")
+        run_job("replay", cfg, given, choices)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def log(tmp_path):
+    """The log of one finished run."""
+    place = tmp_path / "models" / "m" / "log"
+    with Tracker.start(place, RunIdentity(name="m"), {"seed": 0}, []) as tracker:
+        tracker.log({"train/loss": 1.0}, 1)
+    return place
+
+
+def test_what_is_refused(replay, tmp_path):
+    with pytest.raises(ConfigError, match="try: runs="):
+        replay()
+    with pytest.raises(ConfigError, match="tracking=none tells nobody"):
+        replay(f"runs={tmp_path}", "tracking=none")
+    with pytest.raises(DataError, match="holds no log"):
+        replay(f"runs={tmp_path}")
+
+
+def test_without_an_account_nothing_is_marked_as_told(replay, log):
+    with pytest.raises(ConfigError, match=r"no API key[\s\S]*tracking=offline"):
+        replay(f"runs={log.parent}")
+    assert not (log / "replayed.json").exists()
+    assert "1 replayed\nto upload them: wandb sync" in replay(f"runs={log.parent}", "tracking=offline")
+    assert json.loads((log / "replayed.json").read_text())["id"] == (log / "wandb_id").read_text()
+
+
+def test_a_run_that_still_goes_on_is_left_alone(replay, log):
+    state = json.loads((log / "state.json").read_text())
+    state["state"] = "running"
+    state["segments"][-1]["pid"] = os.getpid()
+    (log / "state.json").write_text(json.dumps(state))
+    assert "1 still running" in replay(f"runs={log.parent}", "tracking=offline")
+    # The same of a process that is gone: it was killed, and is told as that.
+    state["segments"][-1]["pid"] = 2**22 + 1
+    state["exit_code"] = None
+    (log / "state.json").write_text(json.dumps(state))
+    assert "1 replayed" in replay(f"runs={log.parent}", "tracking=offline")
+
+
+def test_one_run_given_twice_is_told_once(replay, log, tmp_path):
+    said = replay(f"runs=[{log.parent},{log},{tmp_path}]", "tracking=offline")
+    assert said.startswith("1 replayed\n")
+    assert len(list((tmp_path / "replayed" / "wandb").glob("offline-run-*"))) == 1
