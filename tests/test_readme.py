@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def smaller(verb: str, tiny: Path, words: list[str]) -> list[str]:
         extra += DISTILLED
     if verb == "mine":
         extra += ["mine.ranks=[1,60]"]
-    return extra if verb in ("table", "verify") else [*extra, "tracking=none"]
+    untracked = ("table", "verify", "report", "runs", "show", "replay")
+    return extra if verb in untracked else [*extra, "tracking=none"]
 
 
 def test_the_readme_shows_what_it_must():
@@ -84,6 +86,11 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys, toy_folder, tiny_back
             extra = smaller(words[1], tiny_backbone, words) if words[1:] and not words[1].startswith("-") else []
             monkeypatch.setattr(sys, "argv", ["colbert-lab", *words[1:], *extra])
             cli.main()
+        elif words[1].startswith("scripts/"):
+            told = subprocess.run(
+                [sys.executable, ROOT / words[1], *words[2:]], capture_output=True, text=True, check=True
+            )
+            print(told.stdout)
         else:
             assert words[0] == "python"
             verb = Path(words[1]).stem

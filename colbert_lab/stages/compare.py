@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from colbert_lab.artifact import Artifact
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.compare_systems import read_systems
+from colbert_lab.stages.comparison.systems import read_systems
 from colbert_lab.stages.making import Outcome, say
 
 _HEADLINE = "ndcg_10"
@@ -40,9 +40,9 @@ def compare_one(cfg: DictConfig) -> Artifact:
     ConfigError, before anything heavy, with every mistake in the systems. Systems that want a cross-encoder are left
     out, and this is told, where there is none.
     """
-    from colbert_lab.stages.compare_cost import measurement
-    from colbert_lab.stages.compare_made import Making
-    from colbert_lab.stages.compare_report import conclude
+    from colbert_lab.stages.comparison.cost import measurement
+    from colbert_lab.stages.comparison.made import Making
+    from colbert_lab.stages.comparison.report import conclude
     from colbert_lab.stages.evaluate import check_metrics
 
     _check(cfg)

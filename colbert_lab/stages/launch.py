@@ -144,9 +144,9 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
         torch.set_num_threads(cfg.threads)
     outcome = importlib.import_module(f"colbert_lab.stages.{verb}").run(cfg)
     if isinstance(outcome, str):
-        print(outcome)
+        _show(outcome)
         return None
-    print(outcome.text)
+    _show(outcome.text)
     return outcome
 
 
@@ -250,6 +250,14 @@ def _explain(verb: str, overrides: list[str]) -> None:
     problems = explain(conf_dir(), verb, overrides)
     if problems:
         raise ConfigError(problems, f"{verb} {' '.join(overrides)}")
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # A reader that has seen enough (| head) is no error; what Python flushes at its end must not raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(error: LabError) -> int:

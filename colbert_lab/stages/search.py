@@ -12,7 +12,7 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import numbered_lines
 from colbert_lab.stages.index import check_takes, index_kind, load_encoder
-from colbert_lab.stages.making import Outcome, create, input_of, make, plain, say
+from colbert_lab.stages.making import Outcome, create, input_of, make, plain, say_once
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -139,7 +139,7 @@ def judged_queries(collection: Collection, split: str) -> list[str]:
     queries = list(collection.qrels(split))
     shared = sum(query in collection.corpus for query in queries)
     if shared:
-        say(
+        say_once(
             f"{shared:,} of {len(queries):,} query ids of {split} are document ids too; where a query is a document of "
             "the collection (ArguAna, Quora), search.drop_self=true takes it out of its own results"
         )

@@ -11,7 +11,7 @@ from colbert_lab.errors import ConfigError
 from colbert_lab.evaluation.differences import SHOWN_DOCUMENTS
 from colbert_lab.run import Run, rank, read_trec, write_trec
 from colbert_lab.search.fusion import reciprocal_rank
-from colbert_lab.stages.compare_systems import read_systems
+from colbert_lab.stages.comparison.systems import read_systems
 
 SYSTEMS = ["bm25", "exact", "single", "cross", "late", "residual", "both", "theirs", "again"]
 

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from colbert_lab.artifact import LOG, Artifact, Builder
 from colbert_lab.data.collection import Collection
-from colbert_lab.stages.compare_kinds import GivenRun, kind_of
-from colbert_lab.stages.compare_made import Made
+from colbert_lab.stages.comparison.kinds import GivenRun, kind_of
+from colbert_lab.stages.comparison.made import Made
 from colbert_lab.stages.making import make, plain
 from colbert_lab.stages.search import query_encoding
 from colbert_lab.stages.sections import named
@@ -72,7 +72,7 @@ def _cost(cfg: DictConfig, collection: Collection, made: Made) -> dict[str, Any]
     from colbert_lab.evaluation.energy import measured_energy
     from colbert_lab.evaluation.flops import counted_flops
     from colbert_lab.evaluation.latency import timed_parts
-    from colbert_lab.stages.compare_answers import answer_of, untimed
+    from colbert_lab.stages.comparison.answers import answer_of, untimed
 
     options, k = cfg.cost, cfg.search.k + bool(cfg.search.drop_self)
     queries = _sample(list(collection.qrels(cfg.split)), options.timed + options.warmup)

@@ -13,7 +13,7 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.run import Run, write_trec
-from colbert_lab.stages.compare_kinds import (
+from colbert_lab.stages.comparison.kinds import (
     Bm25,
     CrossEncoder,
     EndToEnd,

@@ -10,8 +10,9 @@ from colbert_lab.artifact import LOG, Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ArtifactError
 from colbert_lab.evaluation.published import Conditions
-from colbert_lab.stages.compare_kinds import Bm25, CrossEncoder, EndToEnd, Fusion, Rerank, SingleVector
-from colbert_lab.stages.compare_made import Made
+from colbert_lab.stages.comparison.kinds import Bm25, CrossEncoder, EndToEnd, Fusion, Rerank, SingleVector
+from colbert_lab.stages.comparison.made import Made
+from colbert_lab.stages.lengths import original
 
 _KINDS = {
     Bm25: "lexical",
@@ -84,17 +85,18 @@ def guards(cfg: DictConfig, collection: Collection, made: Sequence[Made]) -> dic
     for model in {one.model.digest: one.model for one in made if isinstance(one.system, EndToEnd | Rerank)}.values():
         training, split, reason = _trained_on(model, collection)
         if training is None:
-            found[model.digest] = {"unknown": reason}
+            found[model.path.name] = {"unknown": reason}
             notes += [f"contamination is not known: {reason}"] if reason else []
             continue
         shared = contamination(collection, split, cfg.split, training)
-        found[model.digest] = {"training": training.name, **shared.to_json()}
+        found[model.path.name] = {"training": training.name, **shared.to_json()}
         notes += shared.notes()
     return {"contamination": found, "notes": list(dict.fromkeys(notes))}
 
 
 def _trained_on(model: Artifact, collection: Collection) -> tuple[Collection | None, str, str]:
     """The collection and the split that a model was trained on; or None and why that is not known ("": untrained)."""
+    model = original(model)
     inputs: Mapping[str, Any] = model.manifest["inputs"]
     if "start" not in inputs:
         return None, "", "" if "backbone" in model.manifest["config"] else "the model was not trained here"

@@ -12,8 +12,8 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.evaluation.comparison import Compared, compare, estimates
 from colbert_lab.evaluation.fidelity import pareto
 from colbert_lab.evaluation.metrics import Evaluation, evaluate, within_depth
-from colbert_lab.stages.compare_conditions import conditions, guards, truncation
-from colbert_lab.stages.compare_kinds import (
+from colbert_lab.stages.comparison.conditions import conditions, guards, truncation
+from colbert_lab.stages.comparison.kinds import (
     Bm25,
     CrossEncoder,
     EndToEnd,
@@ -22,8 +22,8 @@ from colbert_lab.stages.compare_kinds import (
     Rerank,
     kind_of,
 )
-from colbert_lab.stages.compare_made import Made
-from colbert_lab.stages.compare_table import comparison_table, head
+from colbert_lab.stages.comparison.made import Made
+from colbert_lab.stages.comparison.table import comparison_table, head
 from colbert_lab.stages.making import make, plain
 from colbert_lab.tracking.tracker import Tracker
 

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from colbert_lab.errors import ConfigError
-from colbert_lab.stages.compare_kinds import (
+from colbert_lab.stages.comparison.kinds import (
     LATE,
     Bm25,
     CrossEncoder,
