@@ -5,7 +5,7 @@ Trained on a seeded sample of all vectors, never on the first: an ordered corpus
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from colbert_lab.compression.kmeans import Assigner, kmeans
 from colbert_lab.errors import ConfigError
 from colbert_lab.scoring.maxsim import Similarity
 
@@ -81,7 +82,9 @@ def trained(
 ) -> tuple[Any, dict[str, Any]]:
     """A faiss index that holds `vectors`, and facts about it; (None, facts) where there is no vector.
 
-    `sample` vectors a partition are drawn under `seed` to train on, where there are as many. P is clamped to one
+    `sample` vectors a partition are drawn under `seed` to train on, where there are as many. For cosine similarity the
+    centroids are those of `compression.kmeans`, in two steps where they are many: faiss compares every vector with
+    every centroid, ten minutes for 16,384 of them on two cores. P is clamped to one
     partition for 39 of them; under 256 of them there is nothing to train a product quantiser on, and the vectors are
     kept whole in the inverted file (with P = 1 a flat index). Two builds are byte-equal: the seeds are set, and
     faiss's k-means sums in an order that its number of threads does not change.
@@ -103,9 +106,14 @@ def trained(
         index = faiss.IndexIVFPQ(quantiser, dim, count, subvectors, 8, metric)
         index.pq.cp.seed, index.pq.cp.min_points_per_centroid = seed, 1
     index.cp.seed, index.cp.min_points_per_centroid = seed, 1
+    if cosine:
+        # faiss leaves a quantiser as it is that has its P vectors already.
+        centroids = kmeans(torch.from_numpy(training), count, seed)
+        quantiser.add(centroids.numpy())
     index.train(training)
+    file = index.add_with_ids if not cosine else _filing(faiss, index, Assigner(centroids))
     for numbers, chunk in vectors.chunks():
-        index.add_with_ids(chunk, numbers)
+        file(chunk, numbers)
     places = np.unique(np.linspace(0, len(vectors) - 1, min(_MEASURED, len(vectors)), dtype=np.int64))
     return index, {
         "structure": "ivfflat" if size < _CODES else "ivfpq",
@@ -114,6 +122,18 @@ def trained(
         "trained_vectors": len(vectors),
         "trained_distance": distance(index, vectors.take(places)),
     }
+
+
+def _filing(faiss: Any, index: Any, assigner: Assigner) -> Callable[[np.ndarray, np.ndarray], None]:
+    """`add_with_ids` of vectors [T, d] and numbers [T] under the centroids that `assigner` finds."""
+
+    def file(vectors: np.ndarray, numbers: np.ndarray) -> None:
+        cells = assigner(torch.from_numpy(vectors)).numpy().astype(np.int64)
+        # Kept by name while faiss reads them.
+        given = [np.ascontiguousarray(one) for one in (vectors, numbers, cells)]
+        index.add_core(len(vectors), *map(faiss.swig_ptr, given))
+
+    return file
 
 
 def distance(index: Any, vectors: np.ndarray) -> float:

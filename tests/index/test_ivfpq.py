@@ -94,14 +94,16 @@ def test_small_collections(tmp_path_factory, lengths, queries, k, seed, similari
     assert made.stats()["structure"] == ("ivfflat" if sum(lengths) else "none")
 
 
-def test_candidates_grow_with_probes_and_hits(many, tmp_path):
+def test_candidates_change_with_probes_and_grow_with_hits(many, tmp_path):
     made, query = build(tmp_path, many), vectors(5, [3])
-    count = {}
-    for probes, hits in ((1, 4), (2, 4), (16, 4), (16, 8)):
+    found = {}
+    for probes, hits in ((1, 4), (16, 4), (16, 8)):
         (rows,) = made._candidates(query, IvfPqProbe(probes, hits), None)
-        count[probes, hits] = len(rows)
-    assert count[1, 4] <= count[2, 4] <= 12
-    assert 0 < count[16, 4] < count[16, 8] <= 24
+        found[probes, hits] = set(rows.tolist())
+    assert found[1, 4] != found[16, 4] < found[16, 8]
+    # 3 query vectors bring so many hits each, of documents that may be the same.
+    assert len(found[1, 4]) <= 12
+    assert len(found[16, 8]) <= 24
 
 
 def test_parameters_are_resolved_from_k_at_every_call(many, tmp_path):
