@@ -31,6 +31,8 @@ def conditions(cfg: DictConfig, one: Made, queries: int) -> Conditions:
     model = record.get("provenance", {}).get("backbone")
     if isinstance(one.system, CrossEncoder):
         model = json.loads((one.teacher.path / "cross_encoder.json").read_text())["provenance"].get("backbone")
+    if isinstance(one.system, Bm25):
+        model = "BM25"
     reranks = isinstance(one.system, Rerank | CrossEncoder)
     return Conditions(
         kind=_KINDS.get(type(one.system)),
