@@ -34,8 +34,8 @@ def notes_of(
         one = next(iter(costs.values()))
         notes.append(
             f"times: queries one at a time on {one['device']}, {one['threads']} threads, k = {one['k']:,}, first "
-            "stages too, of whose results a re-ranker takes its own k; FLOPs: counted while torch ran, products of compiled "
-            "kernels added by what they scored"
+            "stages too, of whose results a re-ranker takes its own k; FLOPs: counted while torch ran, products "
+            "of compiled kernels added by what they scored"
         )
     if fusions := [one.name for one in made if isinstance(one.system, Fusion)]:
         notes.append(f"{', '.join(fusions)}: the parts are timed one after the other, and share nothing")
