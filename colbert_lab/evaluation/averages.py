@@ -23,24 +23,33 @@ LISTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Average:
-    """The mean over `members` of the list `name`, which lacks `missing` of its own."""
+    """The mean over `members` of the list `name`, which lacks `missing` of its own and has `beyond` that are not."""
 
     name: str
     value: float
     members: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """The list's name where it is whole, else how many of it these are."""
-        return f"{len(self.members)} of {self.name}" if self.missing else self.name
+        """The list's name where it is whole, else how many of it these are; and what else is in the mean."""
+        own = len(self.members) - len(self.beyond)
+        label = f"{own} of {self.name}" if self.missing else self.name
+        return " + ".join((label, *self.beyond))
 
 
 def average(name: str, values: Mapping[str, float], members: Sequence[str] | None = None) -> Average | None:
-    """The mean of the values of a list's members, by default those of LISTS; None where not one has a value."""
+    """The mean of the values of `members`, by default those of LISTS; None where not one has a value.
+
+    A name of LISTS is that list's, whatever `members` are: what these lack of it is missing, what they have besides is
+    beyond it.
+    """
     wanted = tuple(LISTS[name] if members is None else members)
+    listed = LISTS.get(name, wanted)
     there = tuple(member for member in wanted if member in values)
     if not there:
         return None
-    missing = tuple(member for member in wanted if member not in values)
-    return Average(name, sum(values[member] for member in there) / len(there), there, missing)
+    missing = tuple(member for member in listed if member not in there)
+    beyond = tuple(member for member in there if member not in listed)
+    return Average(name, sum(values[member] for member in there) / len(there), there, missing, beyond)

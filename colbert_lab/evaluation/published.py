@@ -1,8 +1,10 @@
 """What others have published, beside what was measured here, with what differs between the two."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ KINDS = (
 )
 _FILE = Path(__file__).with_name("published.yaml")
 _SPLITS = ("train", "dev", "test", "validation")
+# Which of our indexes stands for a figure that names none: the one nearest to scoring everything.
+_NEAREST = ("exact", "residual", "ivfpq")
 _QUALITY = tuple(f"{family}_" for family in FAMILIES) + ("map",)
 
 
@@ -84,6 +88,9 @@ def published(collection: str | None = None, split: str | None = None) -> list[P
     if collection is not None:
         collection, named = canonical(collection)
         split = split or named
+        # Queries that papers have under a name of their own: split dl19 of MS MARCO is TREC DL 2019.
+        if (own := _read()[1].get(f"{collection}/{split}")) is not None:
+            collection, split = own, None
         figures = [figure for figure in figures if figure.collection == collection]
     split = split and split.removesuffix("_full")
     return [figure for figure in figures if split is None or figure.split in (None, split)]
@@ -113,10 +120,11 @@ def beside(
     """The published figures of this collection and split in the metrics measured, each beside one of ours.
 
     `measured` is system -> metric -> value, `protocols` how each of these systems was measured. A figure is held
-    against the system of its kind whose protocol differs least (the first of several; the very model before all), or
-    none: measured and difference are None then. Entries: system, metric, value, source, collection, ours (the system's
-    name), measured, difference (measured - value), protocol (what differs, one sentence each). DataError for a system
-    without a protocol.
+    against the system of its kind that is nearest to it, or none: measured and difference are None then. Nearest is the
+    very model, then one that re-ranks, or searches everything, as the figure does, then one of the nearest depth, then
+    the nearest index, then the one whose protocol differs in least; the first of several. Entries: system, metric,
+    value, source, collection, ours (the system's name), measured, difference (measured - value), protocol (what
+    differs, one sentence each). DataError for a system without a protocol.
     """
     if missing := [name for name in measured if name not in protocols]:
         raise DataError(f"it is not said how {', '.join(missing)} came about, so nothing can be held against them")
@@ -126,12 +134,12 @@ def beside(
         if figure.metric not in metrics:
             continue
         alike = [
-            (protocols[name].model != figure.protocol.model, len(differences), name, differences)
+            (_distance(figure.protocol, protocols[name], len(differences)), name, differences)
             for name, means in measured.items()
             if figure.metric in means and protocols[name].kind == figure.protocol.kind
             for differences in [figure.protocol.differences(protocols[name])]
         ]
-        *_, ours, differences = min(alike, key=lambda one: one[:2], default=(None, figure.protocol.differences(_NONE)))
+        *_, ours, differences = min(alike, key=lambda one: one[0], default=(None, figure.protocol.differences(_NONE)))
         mine = None if ours is None else float(measured[ours][figure.metric])
         entries.append(
             {
@@ -174,7 +182,34 @@ def averages(table: str, over: str) -> dict[str, float]:
     return means
 
 
+def digest() -> str:
+    """A hash of all that published.yaml says: what is held against it is another thing when it changes."""
+    return sha256(_FILE.read_bytes()).hexdigest()
+
+
 _NONE = Conditions()
+
+
+def _distance(theirs: Conditions, ours: Conditions, differences: int) -> tuple[bool, bool, int, int, int]:
+    """How far a system of ours is from what a figure is of; the smaller, the nearer."""
+    end_to_end, depth, own = theirs.candidates == "all", _depth(theirs.candidates), _depth(ours.candidates)
+    stage = None not in (theirs.candidates, ours.candidates) and end_to_end != (ours.candidates == "all")
+    if own is None:
+        away = 0
+    elif end_to_end:
+        away = -own  # the deepest comes nearest to everything
+    else:
+        away = 0 if depth is None else abs(depth - own)
+    index = 0
+    if ours.index is not None and (theirs.index or "").partition(",")[0] != ours.index:
+        index = 1 + (_NEAREST.index(ours.index) if ours.index in _NEAREST else len(_NEAREST))
+    return ours.model != theirs.model, stage, away, index, differences
+
+
+def _depth(candidates: str | None) -> int | None:
+    """1000 of "official BM25 top 1000"; None where no depth is named."""
+    found = re.search(r"\btop ([\d,]+)", candidates or "")
+    return None if found is None else int(found[1].replace(",", ""))
 
 
 @cache

@@ -19,6 +19,8 @@ from colbert_lab.errors import ConfigError, DataError
 Test = Literal["randomisation", "t"]
 # The interval needs fewer resamples than a small p: its ends then vary by a few percent of its width.
 _BOOTSTRAP = 10_000
+# Averages over seeds of equal values differ in their last bits.
+_TIE = 1e-12
 # Elements held at once, whatever the number of queries and resamples.
 _CHUNK = 2**21
 
@@ -91,9 +93,9 @@ def paired(
         mean_difference=float(difference.mean()),
         low=low,
         high=high,
-        wins=int((difference > 0).sum()),
-        ties=int((difference == 0).sum()),
-        losses=int((difference < 0).sum()),
+        wins=int((difference > _TIE).sum()),
+        ties=int((np.abs(difference) <= _TIE).sum()),
+        losses=int((difference < -_TIE).sum()),
         test=test,
     )
 

@@ -56,6 +56,8 @@ class Suite:
     split: str = "test"
     query_length: int | None = None
     document_length: int | None = None
+    drop_self: bool = False
+    relevance_level: int = 1
     folders: Sequence[str] = ()
     root: str | None = None
     only: Sequence[str] | None = None
@@ -115,7 +117,7 @@ class Suite:
         return {**self.entries, **{name: {"folder": folder} for name, folder in folders.items()}}
 
     def _entry(self, name: str, entry: Mapping[str, Any]) -> Entry:
-        common = {key: getattr(self, key) for key in ("split", "headline", "query_length", "document_length")}
+        common = {key: getattr(self, key) for key in _OWN}
         return Entry(name, self._data(name, entry), **{**common, **{key: entry[key] for key in _OWN & set(entry)}})
 
     def _data(self, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

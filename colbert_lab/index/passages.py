@@ -62,11 +62,12 @@ class Passages:
     def split(self, texts: Sequence[str], tokenizer: ColBERTTokenizer | None = None) -> Split:
         """The passages of every text, in order; a text that fits into one, or is empty, is one, unchanged.
 
-        ConfigError where length is "model" and there is no tokenizer, or one that does not say where its ids stand.
+        ConfigError where length is "model" and there is no tokenizer, one that does not say where its ids stand, or an
+        overlap that leaves no room for anything new.
         """
         words = [[found.span() for found in _WORD.finditer(text)] for text in texts]
         if self.length == "model":
-            room = _room(tokenizer)
+            room = self._room(tokenizer)
             weighed = _weighed(texts, words, room, tokenizer)
         else:
             room = self.length
@@ -86,21 +87,22 @@ class Passages:
         """About how many passages [N] texts of these lengths [N] have; for what is to be held in memory, no more."""
         if self.length is None:
             return np.ones(len(characters), dtype=np.int64)
-        room = _room(tokenizer) if self.length == "model" else self.length
+        room = self._room(tokenizer) if self.length == "model" else self.length
         found = characters // (_CHARACTERS * max(1, room - self.overlap)) + 1
         return found if self.most is None else np.minimum(found, self.most)
 
-
-def _room(tokenizer: ColBERTTokenizer | None) -> int:
-    """Ids of text that a document's maximum leaves room for."""
-    if tokenizer is None:
-        raise ConfigError("passages.length=model, but there is no model to fill\ntry: passages.length=180")
-    return (
-        tokenizer.contract.document_length
-        - len(tokenizer.prefix)
-        - len(tokenizer.document_marker)
-        - len(tokenizer.suffix)
-    )
+    def _room(self, tokenizer: ColBERTTokenizer | None) -> int:
+        """Ids of text that a document's maximum leaves room for; ConfigError where the overlap takes all of it."""
+        if tokenizer is None:
+            raise ConfigError("passages.length=model, but there is no model to fill\ntry: passages.length=180")
+        special = len(tokenizer.prefix) + len(tokenizer.document_marker) + len(tokenizer.suffix)
+        room = tokenizer.contract.document_length - special
+        if self.overlap >= room:
+            raise ConfigError(
+                f"passages.overlap={self.overlap} words, and a passage has room for {room} ids of text\n"
+                "try: passages.overlap=0"
+            )
+        return room
 
 
 def _weighed(

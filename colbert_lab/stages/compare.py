@@ -5,12 +5,15 @@ makes what is missing. Times are measured, so no two makings agree on them; ever
 """
 
 import json
+from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
 from colbert_lab.artifact import Artifact
-from colbert_lab.errors import ConfigError
+from colbert_lab.data.collection import Collection
+from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.comparison.kinds import GivenRun, System
 from colbert_lab.stages.comparison.systems import read_systems
 from colbert_lab.stages.making import Outcome, say
 
@@ -49,7 +52,7 @@ def compare_one(cfg: DictConfig) -> Artifact:
     systems, left_out = read_systems(cfg)
     collection = open_collection(cfg)
     check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
-    collection.qrels(cfg.split)
+    _check_given(collection, cfg.split, systems)
     for reason in left_out.values():
         say(reason)
     making = Making(cfg, collection, systems)
@@ -60,13 +63,28 @@ def compare_one(cfg: DictConfig) -> Artifact:
     return comparison
 
 
+def _check_given(collection: Collection, split: str, systems: Mapping[str, System]) -> None:
+    """DataError for a given run of other queries than those judged, whose every figure would be 0."""
+    from colbert_lab.stages.rerank import read_run
+
+    judged = collection.qrels(split)
+    for name, system in systems.items():
+        if not isinstance(system, GivenRun):
+            continue
+        queries = list(read_run(system.run)[0])
+        if not any(query in judged for query in queries):
+            some = f"{queries[0]!r}" if queries else "none at all"
+            raise DataError(
+                f"systems.{name}: the run at {system.run} has no query that {split} of {collection.name} judges: it "
+                f"has {some}, judged is {next(iter(judged), 'none')!r}; is it of another collection, or split?"
+            )
+
+
 def _report(comparison: Artifact) -> None:
     """The page beside the comparison; not part of it, so that a later version can write it anew."""
     from colbert_lab.stages.report import report_of
 
-    page = comparison.path / "report.html"
-    if not page.exists():
-        report_of([comparison.path], page, comparison.path.name)
+    report_of([comparison.path], comparison.path / "report.html", comparison.path.name)
 
 
 def _check(cfg: DictConfig) -> None:

@@ -242,9 +242,14 @@ def _model(cfg: DictConfig, runs: list[tuple[Run, Artifact | str]]) -> Artifact:
 
 def _model_of(run: Artifact, cfg: DictConfig) -> Artifact | None:
     """The model that a run was searched or re-ranked with; None for one of words alone or of a cross-encoder."""
-    if run.manifest["inputs"].get("model", {}).get("kind") != "model":
-        return None
-    return input_of(run, "model", cfg.model_at)
+    inputs = run.manifest["inputs"]
+    if inputs.get("model", {}).get("kind") == "model":
+        return input_of(run, "model", cfg.model_at)
+    # Re-ranked by one teacher: a model, or an index with the vectors of one.
+    made_by = None if "teacher_1" in inputs else inputs.get("teacher_0", {}).get("kind")
+    if made_by == "model":
+        return input_of(run, "teacher_0", cfg.model_at)
+    return input_of(input_of(run, "teacher_0"), "model", cfg.model_at) if made_by == "index" else None
 
 
 def _cut_by(run: Artifact | str | None) -> dict[str, Any] | None:

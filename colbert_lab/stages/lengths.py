@@ -58,6 +58,8 @@ def original(model: Artifact) -> Artifact:
     if source is None or set(model.manifest["config"]) != {"query_length", "document_length"}:
         return model
     try:
-        return original(Artifact.open(Path(source["path"]), "model"))
+        found = Artifact.open(Path(source["path"]), "model")
     except ArtifactError:
         return model
+    # Another model may lie there by now.
+    return original(found) if found.digest == source["digest"] else model

@@ -17,8 +17,11 @@ from colbert_lab.stages.index import open_index
 from colbert_lab.stages.lexical import bm25_of
 from colbert_lab.stages.making import Outcome, input_of, make, plain
 from colbert_lab.stages.options import Score
+from colbert_lab.stages.search import query_encoding
 from colbert_lab.tracking.tracker import Tracker
 
+# Pairs tokenised at once.
+_PAIRS = 4096
 TEACHERS = ("cross_encoder", "model", "index", "run", "bm25")
 
 
@@ -96,6 +99,7 @@ def rerank_with(
     inputs = {"collection": collection.artifact, "candidates": given}
     inputs |= {f"teacher_{i}": teacher for i, teacher in enumerate(teachers)}
     content = {"rerank": cfg.rerank, "score": cfg.get("score", Score()), "split": cfg.split}
+    content["encode"] = query_encoding(cfg)
     content["score"] = {"normalise": content["score"].normalise, "weights": plain(content["score"].weights)}
 
     def work(builder: Builder, tracker: Tracker) -> None:
@@ -110,10 +114,30 @@ def rerank_with(
         builder.counts.update(
             queries=len(reranked), depth=reranked.depth, results=len(documents), documents=len(set(documents))
         )
+        if any(teacher.kind == "cross_encoder" for teacher in teachers):
+            builder.counts["cut_pairs"] = _cut_pairs(collection, teachers, queries, documents)
         tracker.summary({"search/queries": len(reranked), "search/candidates": len(documents)})
 
     name = f"{collection.name.replace('/', '-')}-{cfg.split}-{cfg.name}-rerank{k}"
     return make(cfg, "rerank", "run", name, inputs, content, work, path)
+
+
+def _cut_pairs(
+    collection: Collection, teachers: Sequence[Artifact], queries: Sequence[str], documents: Sequence[str]
+) -> int:
+    """How many pairs the cross-encoders cut, counted anew: of those in the cache it is not known any more."""
+    from colbert_lab.models.cross_encoder import CrossEncoder
+
+    cut = 0
+    for teacher in teachers:
+        if teacher.kind != "cross_encoder":
+            continue
+        model = CrossEncoder.load(teacher.path)
+        for start in range(0, len(queries), _PAIRS):
+            some = slice(start, start + _PAIRS)
+            texts = collection.queries.get(queries[some]), collection.corpus.get(documents[some])
+            cut += sum(map(bool, model.tokenize(*texts).cut))
+    return cut
 
 
 def _ensemble(
@@ -161,7 +185,7 @@ def _teacher(cfg: DictConfig, collection: Collection, artifact: Artifact) -> Any
             raise ConfigError(
                 f"{artifact.path} keeps no document vectors to score with\ntry: the index's model as the teacher"
             )
-        encoder = load_model(input_of(artifact, "model").path).to(best_device())
+        encoder = load_model(input_of(artifact, "model", cfg.get("model_at")).path).to(best_device())
         return kinds.IndexTeacher(encoder, index.embeddings, artifact.digest, precision, batch_tokens)
     if artifact.kind == "bm25":
         record = json.loads((artifact.path / "bm25.json").read_text())

@@ -15,6 +15,7 @@ from colbert_lab.errors import ConfigError, DataError, LabError
 from colbert_lab.evaluation.averages import Average, average
 from colbert_lab.evaluation.suite import Entry, Suite
 from colbert_lab.evaluation.table import results_table
+from colbert_lab.stages.comparison.kinds import is_artifact
 from colbert_lab.stages.making import Outcome, create, make, say
 from colbert_lab.stages.sections import named
 from colbert_lab.tracking.tracker import Tracker
@@ -69,6 +70,14 @@ def entry_config(cfg: DictConfig, entry: Entry) -> DictConfig:
             view.model = _at_lengths(cfg, cfg.model, entry)
         if cfg.get("seeds") is not None:
             view.seeds = [_at_lengths(cfg, place, entry) for place in cfg.seeds]
+        for system in (view.get("systems") or {}).values():
+            # A system's own; a backbone's name or a bi-encoder of pooled states is cut as the verb's model is.
+            place = system.get("model") if isinstance(system, DictConfig) else None
+            if place is None or (system.get("kind") == "single_vector" and not is_artifact(str(place))):
+                continue
+            several = OmegaConf.is_list(place)
+            found = [_at_lengths(cfg, one, entry) for one in (place if several else [place])]
+            system.model = found if several else found[0]
     return view
 
 
@@ -89,7 +98,8 @@ def _refuse_ignored(cfg: DictConfig) -> None:
     if ignored:
         raise ConfigError(
             f"a suite's collections say this themselves, so {' '.join(ignored)} would change nothing\n"
-            "try: benchmark=null, or +benchmark.entries.NAME.split=dev",
+            "try: benchmark=null, benchmark.drop_self=true (or split, relevance_level), or "
+            "+benchmark.entries.NAME.split=dev",
             "the suite",
         )
 

@@ -43,3 +43,12 @@ def test_the_lists_are_as_long_as_their_names_say():
         "BEIR-13 + LoCo": 14,
         "Nano-13": 13,
     }
+
+
+def test_a_list_with_more_in_it_is_called_so():
+    whole = dict.fromkeys(BEIR_13, 0.5)
+    found = average("BEIR-13", {**whole, "mine": 1.0}, [*BEIR_13, "mine"])
+    assert (found.label, found.missing) == ("BEIR-13 + mine", ())
+    assert found.value == pytest.approx(7.5 / 14)
+    # A suite that has only some of the list cannot be that list by its own name.
+    assert average("BEIR-13", whole, ["nq", "scifact"]).label == "2 of BEIR-13"

@@ -110,9 +110,13 @@ def test_beside_picks_the_protocol_that_differs_least():
     assert (bm25["ours"], bm25["measured"], bm25["protocol"]) == ("bm25", 0.676, [])
     assert bm25["difference"] == pytest.approx(0.011)
     v2 = found["ColBERTv2", "ColBERTv2"]
-    # rerank: model and candidates; exact: model, index and document length, so the first is nearer.
-    assert v2["ours"] == "rerank"
-    assert v2["protocol"] == ["model: colbert-ir/colbertv2.0, ours mine", "candidates: all, ours BM25 top 100"]
+    # rerank differs in less, but a figure of a search is held against a search.
+    assert v2["ours"] == "exact"
+    assert v2["protocol"] == [
+        "model: colbert-ir/colbertv2.0, ours mine",
+        "document length: 300, ours 180",
+        "index: residual, ours exact",
+    ]
     assert found["SPLADEv2", "ColBERTv2"]["measured"] is None
     assert found["SPLADEv2", "ColBERTv2"]["difference"] is None
     assert {entry["metric"] for entry in entries} == {"ndcg_10"}
@@ -135,6 +139,39 @@ def test_beside_prefers_the_very_model():
         if e["source"].startswith("ColBERTv2 (arXiv") and e["system"] == "ColBERTv2"
     ]
     assert "index: residual, ours exact" in far["protocol"]
+
+
+def test_beside_holds_depth_against_depth_and_search_against_search():
+    late = {"kind": "late_interaction", "model": "mine", "corpus": "full"}
+    rerankers = {f"rerank_{k}": Conditions(**late, candidates=f"BM25 top {k}") for k in (10, 100, 1000)}
+    indexes = {name: Conditions(**late, candidates="all", index=name) for name in ("ivfpq", "residual", "exact")}
+
+    def ours(collection, split, metric, system, table, protocols):
+        entries = beside(collection, split, {name: {metric: 0.3} for name in protocols}, protocols)
+        return next(e for e in entries if e["system"] == system and table in e["source"])
+
+    msmarco = ("msmarco", "dev", "mrr_10", "ColBERT")
+    one = ours(*msmarco, "2004.12832), Table 1", {**rerankers, **indexes})
+    assert one["ours"] == "rerank_1000"
+    assert "candidates: official BM25 top 1000, ours BM25 top 1000" in one["protocol"]
+    assert ours(*msmarco, "2112.01488), Table 4", {**rerankers, **indexes})["ours"] == "ivfpq"
+    # A figure without an index: exact stands for it. Without any search here: the deepest re-ranker.
+    card = ("scifact", "test", "ndcg_10", "jina-colbert-v1-en", "the card of jina")
+    assert ours(*card, {**rerankers, **indexes})["ours"] == "exact"
+    assert ours(*card, rerankers)["ours"] == "rerank_1000"
+
+
+def test_a_variant_of_bm25_is_not_ours():
+    protocols = {"bm25": Conditions(kind="lexical", model="BM25", corpus="full", candidates="all")}
+    entries = beside("msmarco", "dl19", {"bm25": {"ndcg_10": 0.5}}, protocols)
+    told = {entry["system"]: entry["protocol"] for entry in entries}
+    assert "model: BM25 + RM3, ours BM25" in told["BM25 + RM3"]
+
+
+@pytest.mark.parametrize("collection", ["msmarco", "msmarco-passage", "irds:msmarco-passage"])
+def test_a_split_of_msmarco_is_a_collection_of_the_papers(collection):
+    assert published(collection, "dl19") == published("trec-dl-2019") != []
+    assert published(collection, "dl20") == published("trec-dl-2020")
 
 
 def test_beside_says_what_it_cannot_do():

@@ -259,3 +259,10 @@ def test_one_query_with_seeds():
     assert estimate(np.array([[0.1], [0.3]])).mean == pytest.approx(0.2)
     with pytest.raises(DataError, match="not finite"):
         estimate(np.array([0.1, np.nan]))
+
+
+def test_what_differs_in_its_last_bits_is_tied():
+    seeds = np.array([[0.1, 0.7, 0.5], [0.2, 0.7, 0.5], [0.3, 0.7, 0.5]])
+    found = paired(seeds, np.array([0.2, 0.7, 0.1]))
+    assert seeds.mean(axis=0)[0] != 0.2
+    assert (found.wins, found.ties, found.losses) == (1, 2, 0)

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colbert_lab.errors import ConfigError
+from colbert_lab.artifact import Artifact
+from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.differences import SHOWN_DOCUMENTS
 from colbert_lab.run import Run, rank, read_trec, write_trec
 from colbert_lab.search.fusion import reciprocal_rank
+from colbert_lab.stages.comparison.answers import _Searched, untimed
 from colbert_lab.stages.comparison.systems import read_systems
+from colbert_lab.stages.explain import _model_of
 
 SYSTEMS = ["bm25", "exact", "single", "cross", "late", "residual", "both", "theirs", "again"]
 
@@ -313,6 +316,114 @@ def test_what_builds_on_a_missing_cross_encoder_is_left_out_too(lab, model):
     assert list(systems) == ["bm25", "rerank_100", "exact"]
     assert set(left_out) == {"cross", "mix"}
     assert left_out["mix"] == "mix is left out: it builds on cross"
+
+
+def test_what_no_metric_looks_at_is_refused_at_once(lab, model):
+    short = ["systems.rerank_100.k=3", "evaluate.metrics=[ndcg_10,recall_5]"]
+    with pytest.raises(ConfigError, match=r"systems\.rerank_100 has 3 results a query, and none of evaluate\.metrics"):
+        read_systems(composed(lab, f"model={model}", *short))
+
+
+def test_a_cross_encoder_of_ours_has_its_own_length(lab, model):
+    cross = lab("teacher").artifact.path
+    asked = "+systems.cross={kind: cross_encoder, of: bm25, k: 10, max_length: 50}"
+    given = [f"model={model}", asked, "systems.rerank_100.k=10"]
+    with pytest.raises(ConfigError, match=r"systems\.cross\.max_length=50: the cross-encoder at"):
+        read_systems(composed(lab, *given, f"cross_encoder={cross}"))
+    assert "cross" in read_systems(composed(lab, *given, "cross_encoder=some/name"))[0]
+
+
+def test_a_run_of_other_queries_is_refused_before_anything_is_made(fresh_lab, model, theirs, tmp_path):
+    other = tmp_path / "other.trec"
+    write_trec(Run({"elsewhere": rank(["d0-0"], [1.0])}), other)
+    with pytest.raises(DataError, match=r"systems\.given: the run at .* has no query that test of"):
+        fresh_lab(
+            "compare",
+            f"model={model}",
+            "systems=rerank",
+            "systems.rerank_10.k=1",
+            f"candidates={other}",
+            "~systems.rerank_100",
+            "~systems.fusion",
+            "evaluate.metrics=[ndcg_1]",
+        )
+    assert not (fresh_lab.root / "runs").exists()
+
+
+def test_runs_of_a_comparison_can_be_judged_and_explained(whole, lab):
+    systems = read(whole[1])["systems"]
+    fused = Path(systems["both"]["run"])
+    outcome = lab("evaluate", f"run={fused}", "evaluate.metrics=[ndcg_10]")
+    assert outcome.objective == pytest.approx(systems["both"]["means"]["ndcg_10"])
+    # Re-ranked from the vectors of an index: by that index's model.
+    late = Artifact.open(systems["late"]["run"], "run")
+    assert "model" not in late.manifest["inputs"]
+    cfg = lab.compose("explain", f"run={late.path}")[0]
+    assert _model_of(late, cfg) == Artifact.open(whole[0][0].removeprefix("model="), "model")
+    assert _model_of(Artifact.open(systems["cross"]["run"], "run"), cfg) is None
+
+
+def test_what_a_cross_encoder_cuts_is_told(whole):
+    told = read(whole[1])["truncation"]
+    cut = told["systems"]["cross"]
+    assert cut["of_pairs"] == 100
+    assert 0 <= cut["pairs"] <= 100
+    assert any(note.startswith("cross: ") for note in told["notes"]) == (cut["pairs"] > 0)
+
+
+class Recording:
+    """An index that finds as many as it is asked for, the query itself first."""
+
+    def search(self, ids, queries, k, probe=None):
+        self.asked = k
+        return Run({ids[0]: rank([ids[0], *(f"d{i:03}" for i in range(k - 1))], np.arange(k, 0, -1.0))}, k)
+
+
+def test_a_first_stage_is_asked_as_deep_as_it_was_for_its_run(lab):
+    index = Recording()
+    cfg = composed(lab, "search.k=60", "search.drop_self=true")
+    hits = _Searched(index, None, None, cfg)("q", "text", untimed)
+    assert index.asked == 61
+    assert len(hits) == 60
+    assert "q" not in hits.ids
+
+
+def test_one_model_reranks_what_several_seeds_found(lab, model):
+    other = lab("train", "seed=1").artifact.path
+    overrides = [f"model={model}", f"seeds=[{other}]", "~systems.rerank_100"]
+    overrides += [f"+systems.mine={{kind: end_to_end, index: exact, model: {model}}}"]
+    overrides += [f"+systems.again={{kind: rerank, of: exact, k: 10, model: {model}}}", "evaluate.metrics=[ndcg_10]"]
+    systems = read(lab("compare", *overrides).artifact.path)["systems"]
+    assert {name: one["seeds"] for name, one in systems.items()} == {"bm25": 1, "exact": 2, "mine": 1, "again": 2}
+
+
+def test_passages_are_every_systems_that_can_take_them(lab, model, theirs):
+    cross = lab("teacher").artifact.path
+    overrides = [f"model={model}", f"cross_encoder={cross}", "~systems.exact", "passages.length=4", "passages.most=2"]
+    overrides += ["systems.rerank_100.k=10", "+systems.cross={kind: cross_encoder, of: bm25, k: 10}"]
+    overrides += ["+systems.residual={kind: end_to_end, index: residual, options: {bits: 4, cells: 2}}"]
+    path = lab("compare", *overrides, "search.drop_self=true", "evaluate.metrics=[ndcg_10]").artifact.path
+    told = read(path)
+    cost = {name: one["cost"] for name, one in told["systems"].items()}
+    assert cost["residual"]["flops_query"] is cost["residual"]["flops_analytic"] is None
+    assert cost["rerank_100"]["flops_query"] > 0
+    cut = told["truncation"]["systems"]["residual"]
+    assert cut["left_out_passages"] >= cut["shortened"] > 0
+    assert cut["of_passages"] > 0
+    bm25 = Artifact.open(told["systems"]["bm25"]["run"], "run")
+    index = Artifact.open(bm25.manifest["inputs"]["index"]["path"], "index")
+    assert index.manifest["config"]["passages"]["length"] == 4
+    text = (path / "table.txt").read_text()
+    assert "cross: reads whole documents" in text
+    assert "beyond passages.most and left out" in " ".join(text.split())
+
+
+def test_a_given_run_is_held_to_the_same_rule_on_a_querys_own_document(lab, model, tmp_path):
+    ids = [f"q{q}" for q in range(30, 40)]
+    write_trec(Run({q: rank([q, "d1-0", "d2-0"], [3.0, 2.0, 1.0]) for q in ids}), tmp_path / "own.trec")
+    overrides = [f"model={model}", "~systems.rerank_100", f"+systems.own={{kind: run, run: {tmp_path / 'own.trec'}}}"]
+    told = read(lab("compare", *overrides, "search.drop_self=true", "evaluate.metrics=[ndcg_2]").artifact.path)
+    assert all(hits.ids == ("d1-0", "d2-0") for hits in run_of(told, "own").values())
 
 
 def test_seeds_of_different_numbers_do_not_mix(lab):

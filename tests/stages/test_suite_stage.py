@@ -167,6 +167,41 @@ def test_the_models_are_judged_at_the_suites_lengths(suite_of, tmp_path, chain):
         run_suite(suite_of(*given, "benchmark.document_length=300"), judge)
 
 
+def test_the_suites_rules_and_lengths_hold_for_all(suite_of, tmp_path, chain):
+    judge = Judge()
+    run_suite(
+        suite_of(
+            f"model={chain['model'].path}",
+            f"+systems.own={{kind: rerank, of: bm25, k: 10, model: {chain['start'].path}}}",
+            f"+systems.seeds={{kind: rerank, of: bm25, k: 10, model: [{chain['start'].path}, {chain['model'].path}]}}",
+            "benchmark=local",
+            folders(tmp_path, "one"),
+            "benchmark.document_length=30",
+            "benchmark.drop_self=true",
+            "benchmark.relevance_level=2",
+        ),
+        judge,
+    )
+    (seen,) = judge.seen
+    assert (seen.search.drop_self, seen.evaluate.relevance_level) == (True, 2)
+    for place in (seen.model, seen.systems.own.model, *seen.systems.seeds.model):
+        record = json.loads((Artifact.open(place, "model").path / "colbert_lab.json").read_text())
+        assert record["contract"]["document_length"] == 30
+
+
+def test_an_original_that_another_took_the_place_of_is_not_it(suite_of, tmp_path, chain):
+    place = shutil.copytree(chain["model"].path, tmp_path / "moving")
+    judge = Judge()
+    run_suite(
+        suite_of(f"model={place}", "benchmark=local", folders(tmp_path, "one"), "benchmark.query_length=9"), judge
+    )
+    changed = Artifact.open(judge.seen[0].model, "model")
+    assert original(changed).path == place
+    shutil.rmtree(place)
+    shutil.copytree(chain["start"].path, place)
+    assert original(changed) == changed
+
+
 def test_what_a_suite_says_itself_is_refused(suite_of, tmp_path):
     for override in ("split=dev", "search.drop_self=true", "data=beir"):
         more = (f"data.root={tmp_path}",) if override == "data=beir" else ()

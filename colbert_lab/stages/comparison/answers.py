@@ -3,6 +3,9 @@
 encode      the query to vectors
 search      an index finds documents
 interact    documents of an earlier stage are scored anew, or two results become one
+
+Each system answers with what its run holds: a first stage searches as deep as the run that is re-ranked was searched,
+since an index whose probes depend on k would be another, cheaper system at a re-ranker's k.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,14 +49,14 @@ untimed: Part = nullcontext
 class Answer(Protocol):
     """A system that answers one query."""
 
-    def __call__(self, query: str, text: str, k: int, part: Part) -> Hits:
-        """The best k documents, or as many as the system gives."""
+    def __call__(self, query: str, text: str, part: Part) -> Hits:
+        """All documents that the system's run has for this query."""
 
-    def scored(self, query: str, text: str, k: int) -> int:
-        """Operations of compiled kernels in a call, which torch's counter does not see."""
+    def scored(self, query: str, text: str) -> int | None:
+        """Operations of compiled kernels in a call, which torch's counter does not see; None where they are unknown."""
 
-    def analytic(self, query: str, text: str, k: int) -> int:
-        """Operations of a call by formula, without padding."""
+    def analytic(self, query: str, text: str) -> int | None:
+        """Operations of a call by formula, without padding; None where they are unknown."""
 
 
 def answer_of(cfg: DictConfig, collection: Collection, made: Made, queries: Sequence[str]) -> Answer:
@@ -63,7 +66,7 @@ def answer_of(cfg: DictConfig, collection: Collection, made: Made, queries: Sequ
     if isinstance(system, GivenRun):
         return _Known(made.runs[0].run)
     if isinstance(system, Fusion):
-        return _Fused(below, system.rrf_k)
+        return _Fused(below, system.rrf_k, made.runs[0].run.depth)
     if isinstance(system, CrossEncoder):
         return _CrossEncoded(below[0], PairModel.load(made.teacher.path).to(best_device()), collection, system.k, cfg)
     if isinstance(system, Rerank):
@@ -83,32 +86,37 @@ class _Searched:
     def __init__(self, index: Any, encoder: Encoder | None, probe: Any, cfg: DictConfig):
         self.index, self.encoder, self.probe = index, encoder, probe
         self.encoding = query_encoding(cfg)
+        self.k, self.drop_self = cfg.search.k, bool(cfg.search.drop_self)
 
-    def __call__(self, query: str, text: str, k: int, part: Part) -> Hits:
+    def __call__(self, query: str, text: str, part: Part) -> Hits:
         given: Any = [text]
         if self.encoder is not None:
             with part("encode"):
                 given = _encoded(self.encoder, text, self.encoding)
         with part("search"):
-            return self.index.search([query], given, k, probe=self.probe)[query]
+            hits = self.index.search([query], given, self.k + self.drop_self, probe=self.probe)[query]
+            return (hits.without({query}) if self.drop_self else hits).cut(self.k)
 
-    def scored(self, query: str, text: str, k: int) -> int:
+    def scored(self, query: str, text: str) -> int | None:
         if self.encoder is None:
             return 0  # stored weights are added up, nothing is multiplied
         vectors = _encoded(self.encoder, text, self.encoding)
         stats, count = self.index.stats(), len(vectors.values)
-        if isinstance(self.encoder, BiEncoder):
+        lists = stats.get("centroids", stats.get("partitions", 0))
+        if lists and "passages" in stats:
+            return None  # which passages reached the last stage is not told
+        # One vector stands for the query: the bi-encoder's own, or a late-interaction model's pooled.
+        if isinstance(self.encoder, BiEncoder) or stats.get("pooling") is not None:
             return interaction_flops(1, stats["vectors"], vectors.dim)
         documents = stats["vectors"]
         if isinstance(self.index, Staged):
-            stages = list(self.index.stages(vectors.values, k, probe=self.probe).values())
+            stages = list(self.index.stages(vectors.values, self.k + self.drop_self, probe=self.probe).values())
             # What the last stage chose from had its vectors scored.
             documents = int(self.index.embeddings(stages[-2]).lengths.sum())
-        lists = stats.get("centroids", stats.get("partitions", 0))
         return interaction_flops(count, documents + lists, vectors.dim)
 
-    def analytic(self, query: str, text: str, k: int) -> int:
-        return _query_flops(self.encoder, text) + self.scored(query, text, k)
+    def analytic(self, query: str, text: str) -> int | None:
+        return _sum(_query_flops(self.encoder, text), self.scored(query, text))
 
 
 class _Reranked:
@@ -120,23 +128,25 @@ class _Reranked:
         self.below, self.encoder, self.embeddings, self.k = below, encoder, embeddings, k
         self.encoding = query_encoding(cfg)
 
-    def __call__(self, query: str, text: str, k: int, part: Part) -> Hits:
-        hits = self.below(query, text, self.k, part).cut(self.k)
+    def __call__(self, query: str, text: str, part: Part) -> Hits:
+        hits = self.below(query, text, part).cut(self.k)
         with part("encode"):
             vectors = _encoded(self.encoder, text, self.encoding)
         with part("interact"):
-            return rerank(Run({query: hits}), vectors, self.embeddings, self.k, self.encoder.similarity)[query].cut(k)
+            return rerank(Run({query: hits}), vectors, self.embeddings, self.k, self.encoder.similarity)[query]
 
-    def scored(self, query: str, text: str, k: int) -> int:
-        ids = self.below(query, text, self.k, untimed).ids[: self.k]
+    def scored(self, query: str, text: str) -> int | None:
+        return _sum(self.below.scored(query, text), self._own(query, text))
+
+    def analytic(self, query: str, text: str) -> int | None:
+        # The stage below has its own formula in place of what was counted as its kernels'.
+        return _sum(self.below.analytic(query, text), _query_flops(self.encoder, text), self._own(query, text))
+
+    def _own(self, query: str, text: str) -> int:
+        ids = self.below(query, text, untimed).ids[: self.k]
         vectors = _encoded(self.encoder, text, self.encoding)
         documents = int(self.embeddings(ids).lengths.sum()) if ids else 0
-        return self.below.scored(query, text, self.k) + interaction_flops(len(vectors.values), documents, vectors.dim)
-
-    def analytic(self, query: str, text: str, k: int) -> int:
-        # The stage below has its own formula in place of what was counted as its kernels'.
-        own = self.scored(query, text, k) - self.below.scored(query, text, self.k)
-        return self.below.analytic(query, text, self.k) + _query_flops(self.encoder, text) + own
+        return interaction_flops(len(vectors.values), documents, vectors.dim)
 
 
 class _CrossEncoded:
@@ -146,38 +156,38 @@ class _CrossEncoded:
         self.below, self.model, self.corpus, self.k = below, model, collection.corpus, k
         self.encoding = query_encoding(cfg)
 
-    def __call__(self, query: str, text: str, k: int, part: Part) -> Hits:
-        hits = self.below(query, text, self.k, part).cut(self.k)
+    def __call__(self, query: str, text: str, part: Part) -> Hits:
+        hits = self.below(query, text, part).cut(self.k)
         with part("interact"):
             scores, _ = score_pairs(self.model, [text] * len(hits), self.corpus.get(list(hits.ids)), **self.encoding)
-            return rank(hits.ids, scores).cut(k)
+            return rank(hits.ids, scores)
 
-    def scored(self, query: str, text: str, k: int) -> int:
-        return self.below.scored(query, text, self.k)
+    def scored(self, query: str, text: str) -> int | None:
+        return self.below.scored(query, text)
 
-    def analytic(self, query: str, text: str, k: int) -> int:
-        ids = list(self.below(query, text, self.k, untimed).ids[: self.k])
+    def analytic(self, query: str, text: str) -> int | None:
+        ids = list(self.below(query, text, untimed).ids[: self.k])
         lengths = self.model.tokenize([text] * len(ids), self.corpus.get(ids)).lengths if ids else []
         shape = _shape(self.model.model.config)
-        return self.below.analytic(query, text, self.k) + sum(cross_encoder_flops(1, n, *shape) for n in lengths)
+        return _sum(self.below.analytic(query, text), *(cross_encoder_flops(1, n, *shape) for n in lengths))
 
 
 class _Fused:
     """Several systems' results by reciprocal rank, one asked after the other."""
 
-    def __init__(self, below: Sequence[Answer], rrf_k: int):
-        self.below, self.rrf_k = below, rrf_k
+    def __init__(self, below: Sequence[Answer], rrf_k: int, depth: int):
+        self.below, self.rrf_k, self.depth = below, rrf_k, depth
 
-    def __call__(self, query: str, text: str, k: int, part: Part) -> Hits:
-        found = [one(query, text, k, part) for one in self.below]
+    def __call__(self, query: str, text: str, part: Part) -> Hits:
+        found = [one(query, text, part) for one in self.below]
         with part("interact"):
-            return reciprocal_rank([Run({query: hits}) for hits in found], self.rrf_k, k)[query]
+            return reciprocal_rank([Run({query: hits}) for hits in found], self.rrf_k, self.depth)[query]
 
-    def scored(self, query: str, text: str, k: int) -> int:
-        return sum(one.scored(query, text, k) for one in self.below)
+    def scored(self, query: str, text: str) -> int | None:
+        return _sum(*(one.scored(query, text) for one in self.below))
 
-    def analytic(self, query: str, text: str, k: int) -> int:
-        return sum(one.analytic(query, text, k) for one in self.below)
+    def analytic(self, query: str, text: str) -> int | None:
+        return _sum(*(one.analytic(query, text) for one in self.below))
 
 
 class _Known:
@@ -186,14 +196,19 @@ class _Known:
     def __init__(self, run: Run):
         self.run = run
 
-    def __call__(self, query: str, text: str, k: int, part: Part) -> Hits:
-        return self.run[query].cut(k) if query in self.run else Hits((), np.empty(0))
+    def __call__(self, query: str, text: str, part: Part) -> Hits:
+        return self.run[query] if query in self.run else Hits((), np.empty(0))
 
-    def scored(self, query: str, text: str, k: int) -> int:
+    def scored(self, query: str, text: str) -> int | None:
         return 0
 
-    def analytic(self, query: str, text: str, k: int) -> int:
+    def analytic(self, query: str, text: str) -> int | None:
         return 0
+
+
+def _sum(*operations: int | None) -> int | None:
+    """Their sum; None where one is unknown."""
+    return None if None in operations else sum(operations)
 
 
 def _encoded(encoder: Encoder, text: str, options: dict[str, Any]) -> Ragged:
@@ -223,27 +238,39 @@ def _stand_ins(
 
     They were encoded for the run, which takes far longer than a measurement shall, and are kept nowhere.
     """
-    ids = sorted({document for query in queries if query in candidates for document in candidates[query].ids})
     passages = passages_of(cfg)
     cutting = None if passages is None else Cutting(passages, encoder)
     lengths: dict[str, int] = {}
-    for start in range(0, len(ids), _CHUNK):
-        some = ids[start : start + _CHUNK]
-        texts, counts = collection.corpus.get(some), np.ones(len(some), dtype=np.int64)
-        if cutting is not None:
-            split = cutting.passages.split(texts, encoder.tokenizer)
-            texts, counts = split.texts, np.asarray(split.counts)
-        tokens = encoder.tokenizer.encode(texts, "document")
-        scored = []
-        for row in range(len(texts)):
-            batch = encoder.tokenizer.batch(tokens.select([row]), "document")
-            scored.append(int(encoder.scored(batch.to(encoder.device)).sum()))
-        sums = np.add.reduceat(scored, np.concatenate([[0], np.cumsum(counts)[:-1]]))
-        lengths.update(zip(some, sums.tolist(), strict=True))
-    noise = torch.Generator().manual_seed(0)
-    pool = torch.nn.functional.normalize(torch.randn(max(lengths.values(), default=1), encoder.dim, generator=noise))
+
+    def measure(ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), _CHUNK):
+            some = ids[start : start + _CHUNK]
+            texts, counts = collection.corpus.get(some), np.ones(len(some), dtype=np.int64)
+            if cutting is not None:
+                split = cutting.passages.split(texts, encoder.tokenizer)
+                texts, counts = split.texts, np.asarray(split.counts)
+            tokens = encoder.tokenizer.encode(texts, "document")
+            scored = []
+            for row in range(len(texts)):
+                batch = encoder.tokenizer.batch(tokens.select([row]), "document")
+                scored.append(int(encoder.scored(batch.to(encoder.device)).sum()))
+            sums = np.add.reduceat(scored, np.concatenate([[0], np.cumsum(counts)[:-1]]))
+            lengths.update(zip(some, sums.tolist(), strict=True))
+
+    measure(sorted({document for query in queries if query in candidates for document in candidates[query].ids}))
+    pool = _noise(max(lengths.values(), default=1), encoder.dim)
 
     def embeddings(some: Sequence[str]) -> Ragged:
+        nonlocal pool
+        # An approximate first stage need not find one query alone what it found among all.
+        if unknown := [document for document in some if document not in lengths]:
+            measure(unknown)
+            if (longest := max(lengths.values())) > len(pool):
+                pool = _noise(longest, encoder.dim)
         return Ragged.from_list([pool[: lengths[document]] for document in some])
 
     return embeddings
+
+
+def _noise(rows: int, dim: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(0)))

@@ -31,6 +31,8 @@ def conditions(cfg: DictConfig, one: Made, queries: int) -> Conditions:
     model = record.get("provenance", {}).get("backbone")
     if isinstance(one.system, CrossEncoder):
         model = json.loads((one.teacher.path / "cross_encoder.json").read_text())["provenance"].get("backbone")
+    if isinstance(one.system, Bm25):
+        model = "BM25"
     reranks = isinstance(one.system, Rerank | CrossEncoder)
     return Conditions(
         kind=_KINDS.get(type(one.system)),
@@ -50,25 +52,43 @@ def record_of(model: Artifact) -> dict[str, Any]:
 
 
 def truncation(made: Sequence[Made]) -> dict[str, Any]:
-    """How many queries and documents each model cut, by system; and as sentences, each model's once."""
+    """How many queries, documents, passages or pairs each model cut, by system; and as sentences, each model's once."""
     systems: dict[str, dict[str, int]] = {}
     notes: dict[tuple, str] = {}
     for one in made:
         run = one.runs[0].given
         counts = run.manifest["counts"] if isinstance(run, Artifact) else {}
-        index = {} if one.index is None else one.index.manifest["counts"]
-        documents = index.get("cut_documents", counts.get("cut_documents"))
-        if documents is None or "cut_queries" not in counts:
+        if "cut_pairs" in counts:
+            length = json.loads((one.teacher.path / "cross_encoder.json").read_text())["max_length"]
+            systems[one.name] = {"pairs": counts["cut_pairs"], "of_pairs": counts["results"]}
+            if counts["cut_pairs"]:
+                told = f"{one.name}: {counts['cut_pairs']:,} of {counts['results']:,} pairs were cut at {length:,} ids"
+                notes.setdefault((one.name,), told)
             continue
-        of = index.get("documents", counts["documents"])
-        systems[one.name] = {"queries": counts["cut_queries"], "documents": documents, "of_documents": of}
+        index = {} if one.index is None else one.index.manifest["counts"]
+        counted = {**counts, **index}
+        if "cut_documents" not in counted or "cut_queries" not in counts:
+            continue
         limits = record_of(one.model)["contract"]
+        queries = {"queries": counts["cut_queries"]}
+        if "passages" in counted:
+            cut, of, what = counted["cut_passages"], counted["passages"], "passages"
+            left_out = {"left_out_passages": counted["left_out_passages"], "shortened": counted["cut_documents"]}
+            systems[one.name] = {**queries, "passages": cut, "of_passages": of, **left_out}
+        else:
+            cut, of, what, left_out = counted["cut_documents"], counted["documents"], "documents", {}
+            systems[one.name] = {**queries, "documents": cut, "of_documents": of}
         told = (
-            f"{one.name}: {documents:,} of {of:,} documents were cut at {limits['document_length']:,} ids, "
+            f"{one.name}: {cut:,} of {of:,} {what} were cut at {limits['document_length']:,} ids, "
             f"{counts['cut_queries']:,} of {counts['queries']:,} queries at {limits['query_length']:,}"
         )
-        if documents or counts["cut_queries"]:
-            notes.setdefault((one.model.digest, documents, counts["cut_queries"]), told)
+        if any(left_out.values()):
+            told += (
+                f"; {left_out['left_out_passages']:,} passages of {left_out['shortened']:,} documents are beyond "
+                "passages.most and left out"
+            )
+        if cut or counts["cut_queries"] or any(left_out.values()):
+            notes.setdefault((one.model.digest, cut, *left_out.values(), counts["cut_queries"]), told)
     return {"systems": systems, "notes": list(notes.values())}
 
 

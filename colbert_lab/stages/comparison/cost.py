@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -40,7 +41,9 @@ def measurement(cfg: DictConfig, collection: Collection, made: Made) -> Artifact
         "cost": plain(cfg.cost),
         "encode": query_encoding(cfg),
         "passages": plain(cfg.get("passages")),
+        "drop_self": bool(cfg.search.drop_self),
         "threads": torch.get_num_threads(),
+        "machine": _machine(),
     }
 
     def work(builder: Builder, tracker: Tracker) -> None:
@@ -74,40 +77,53 @@ def _cost(cfg: DictConfig, collection: Collection, made: Made) -> dict[str, Any]
     from colbert_lab.evaluation.latency import timed_parts
     from colbert_lab.stages.comparison.answers import answer_of, untimed
 
-    options, k = cfg.cost, cfg.search.k + bool(cfg.search.drop_self)
+    options = cfg.cost
     queries = _sample(list(collection.qrels(cfg.split)), options.timed + options.warmup)
     texts = collection.queries.get(queries)
     answer = answer_of(cfg, collection, made, queries)
-    times, warmup = _affordable(lambda i: answer(queries[i], texts[i], k, untimed), len(queries), options)
+    times, warmup = _affordable(lambda i: answer(queries[i], texts[i], untimed), len(queries), options)
     parts: dict[str, Any] = {}
 
     def timed() -> None:
-        parts.update(timed_parts(lambda i, part: answer(queries[i], texts[i], k, part), len(queries), times, warmup))
+        parts.update(timed_parts(lambda i, part: answer(queries[i], texts[i], part), len(queries), times, warmup))
 
     energy = measured_energy(timed)
     some = list(zip(queries, texts))[: min(_COUNTED, times)]
-    counted = [counted_flops(lambda one=one: answer(*one, k, untimed)) + answer.scored(*one, k) for one in some]
+    counted = [(counted_flops(lambda one=one: answer(*one, untimed)), answer.scored(*one)) for one in some]
     total = parts.pop("total")
     unknown = any(isinstance(one.system, GivenRun) for one in _all(made))
     shown = {name: parts[name].p50_ms if name in parts else None for name in ("encode", "search", "interact")}
     return {
-        "flops_query": float(np.mean(counted)),
-        "flops_analytic": float(np.mean([answer.analytic(*one, k) for one in some])),
+        "flops_query": _mean([None if scored is None else torchs + scored for torchs, scored in counted]),
+        "flops_analytic": _mean([answer.analytic(*one) for one in some]),
         "p50_ms": total.p50_ms,
         "p95_ms": total.p95_ms,
         "parts_ms": shown,
         **_indexes(made),
-        "joules_query": None if energy.joules is None else energy.joules / (times + warmup),
+        "joules_query": None if energy.joules is None else energy.joules / (total.times + warmup),
         "energy": {"of": energy.of, "reason": energy.reason},
         "timed": total.times,
+        "wanted": min(options.timed, len(queries)),
         "warmup": warmup,
         "counted": len(some),
-        "k": k,
+        "k": cfg.search.k,
         "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
+        **_machine(),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "without_first_stage": unknown,
     }
+
+
+def _machine() -> dict[str, Any]:
+    """What times and energies are of, beside the threads: the processors, and the accelerator's name."""
+    processor = platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
+    return {"cpus": os.cpu_count(), "device_name": name}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None where one is unknown."""
+    return None if None in values else float(np.mean(values))
 
 
 def _affordable(call: Any, queries: int, options: DictConfig) -> tuple[int, int]:
@@ -130,8 +146,8 @@ def _sample(queries: Sequence[str], count: int) -> list[str]:
 def _indexes(made: Made) -> dict[str, Any]:
     """Bytes of all indexes that a query goes through, each once, and the seconds that making them took.
 
-    An index that was built from another's vectors has that one's seconds of encoding added. None where vectors that a
-    re-ranker needs are kept nowhere, or where a log is gone.
+    An index that was built from another's vectors has that one's seconds of encoding added, once for all of them. None
+    where vectors that a re-ranker needs are kept nowhere, or where a log is gone.
     """
     found: dict[str, tuple[Artifact, Artifact | None]] = {}
     known = True
@@ -145,10 +161,17 @@ def _indexes(made: Made) -> dict[str, Any]:
         return {"index_bytes": None, "index_seconds": None, "encode_seconds": None, "shared_encoding": False}
     seconds = [_seconds(index, vectors) for index, vectors in found.values()]
     complete = None not in seconds
+    # Two indexes of one encoding, of which a fusion searches both, were encoded once.
+    encoded: dict[str, float] = {}
+    for (index, vectors), one in zip(found.values(), seconds, strict=True):
+        if one is not None:
+            source = (vectors or index).digest
+            encoded[source] = max(encoded.get(source, 0.0), one[1])
+    encoding = sum(encoded.values())
     return {
         "index_bytes": sum(index.manifest["counts"]["bytes"] for index, _ in found.values()),
-        "index_seconds": sum(one[0] + one[1] for one in seconds) if complete else None,
-        "encode_seconds": sum(one[1] for one in seconds) if complete else None,
+        "index_seconds": sum(one[0] for one in seconds) + encoding if complete else None,
+        "encode_seconds": encoding if complete else None,
         "shared_encoding": any(vectors is not None and vectors.digest != i.digest for i, vectors in found.values()),
     }
 

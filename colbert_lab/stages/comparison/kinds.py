@@ -47,8 +47,8 @@ class SingleVector:
 class CrossEncoder:
     """`cross_encoder`: early interaction; reads each query with each of the best `k` of another system.
 
-    teacher: a directory or a Hugging Face id (null: the verb's). max_length: ids of a pair, for an id (null:
-    180, as ColBERTv2's teacher); a directory has its own.
+    teacher: a directory or a Hugging Face id (null: the verb's). max_length: ids of a pair (null: 180, as ColBERTv2's
+    teacher); refused of one that experiments/teacher.py made, which has its own.
     """
 
     of: str
@@ -130,6 +130,11 @@ def models(cfg: DictConfig, system: System) -> list[str]:
     return [] if cfg.model is None else [cfg.model, *(cfg.seeds or [])]
 
 
+def is_artifact(place: str) -> bool:
+    """Whether a place is the directory of an artifact; else it is a directory of Hugging Face's, or a name there."""
+    return (Path(place).expanduser() / "manifest.json").is_file()
+
+
 def setting_of(name: str, system: EndToEnd) -> Setting:
     """The index to build and how to search it; ConfigError for options that neither has, or that are lists."""
     try:
@@ -199,8 +204,6 @@ def _values(name: str, system: System) -> list[str]:
         problems.append(f"systems.{name}.model=[] names no model\ntry: systems.{name}.model=null")
     if isinstance(system, GivenRun) and not Path(system.run).expanduser().exists():
         problems.append(f"systems.{name}.run={system.run} does not exist")
-    if isinstance(system, CrossEncoder) and system.max_length and system.teacher and Path(system.teacher).is_dir():
-        problems.append(f"systems.{name}.max_length: the model at {system.teacher} has its own\ntry: leave it out")
     if isinstance(system, EndToEnd):
         try:
             setting_of(name, system)

@@ -4,15 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from colbert_lab.artifact import Artifact, Builder
+from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
-from colbert_lab.run import Run, write_trec
+from colbert_lab.run import Run
 from colbert_lab.stages.comparison.kinds import (
     Bm25,
     CrossEncoder,
@@ -22,22 +21,23 @@ from colbert_lab.stages.comparison.kinds import (
     Rerank,
     SingleVector,
     System,
+    is_artifact,
     models,
     setting_of,
     sources,
 )
+from colbert_lab.stages.comparison.runs import fused_run, run_without_self
 from colbert_lab.stages.fidelity_grid import Setting, probe_of, with_index
 from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.index import index_with, passages_of
 from colbert_lab.stages.init import single_vector_model
 from colbert_lab.stages.launch import conf_dir
-from colbert_lab.stages.making import make, say
+from colbert_lab.stages.making import say
 from colbert_lab.stages.rerank import read_run, rerank_run
 from colbert_lab.stages.score import rerank_with
 from colbert_lab.stages.search import search_index
 from colbert_lab.stages.sections import named
 from colbert_lab.stages.teacher import teacher
-from colbert_lab.tracking.tracker import Tracker
 
 EMBEDDED = "embedded/all-MiniLM-L6-v2"
 _PAIR_LENGTH = 180
@@ -107,7 +107,11 @@ class Making:
         return self._made[name]
 
     def _bm25(self, name: str, system: Bm25, below: tuple[Made, ...]) -> Made:
-        view = self._view(name, index=_file("bm25"), pooling=None, passages=None)
+        view = self._view(name, index=_file("bm25"), pooling=None)
+        if (view.get("passages") or {}).get("length") == "model":
+            # What one model reads is nothing to words; the notes say so.
+            with open_dict(view):
+                view.passages = None
         index = index_with(view, None, self.collection)
         return Made(name, system, "BM25", (self._searched(view, index),), index=index)
 
@@ -116,6 +120,7 @@ class Making:
         model = self._bi_encoder(view, name, system)
         with open_dict(view):
             view.index = _file("single_vector")
+            view.model_at = str(model.path)
         index = index_with(view, model, self.collection)
         label = f"single vector ({_record(model)['pooling']})"
         return Made(name, system, label, (self._searched(view, index),), index=index, model=model)
@@ -123,7 +128,7 @@ class Making:
     def _bi_encoder(self, view: DictConfig, name: str, system: SingleVector) -> Artifact:
         """The model at a directory of an artifact, or made of a backbone, cut where the late-interaction model cuts."""
         place = EMBEDDED if system.model is None else system.model
-        if (Path(place).expanduser() / "manifest.json").is_file():
+        if is_artifact(place):
             model = Artifact.open(place, "model")
             if "pooling" not in _record(model):
                 raise ConfigError(
@@ -139,7 +144,7 @@ class Making:
 
     def _cross_encoder(self, name: str, system: CrossEncoder, below: tuple[Made, ...]) -> Made:
         place = system.teacher or self.cfg.cross_encoder
-        if Path(place).expanduser().is_dir() and (Path(place).expanduser() / "manifest.json").is_file():
+        if is_artifact(place):
             model = Artifact.open(place, "cross_encoder")
         else:
             node = _file("checkpoint", "teacher") | {"name": place, "max_length": system.max_length or _PAIR_LENGTH}
@@ -155,6 +160,8 @@ class Making:
         places, runs, first = models(self.cfg, system), [], None
         for i in range(max(len(places), len(below[0].runs))):
             model, found = model_at(self.cfg, _pick(places, i)), _pick(below[0].runs, i)
+            with open_dict(view):
+                view.model_at = str(model.path)
             store, vectors = self._store(places, i)
             if store is None:
                 made = rerank_run(view, model, self.collection, found.run, found.given)
@@ -176,6 +183,8 @@ class Making:
             with open_dict(view):
                 node = None if probe is None else {"_target_": _target(probe), **asdict(probe)}
                 view.probe = node
+                # Where an index that is there already was made of the model is not where it need lie now.
+                view.model_at = str(model.path)
             runs.append(self._searched(view, index))
             first = first or (model, index, vectors)
         model, index, vectors = first
@@ -186,28 +195,19 @@ class Making:
 
     def _fusion(self, name: str, system: Fusion, below: tuple[Made, ...]) -> Made:
         count = max(len(one.runs) for one in below)
-        runs = tuple(self._fused(name, system, [_pick(one.runs, i) for one in below]) for i in range(count))
+        parts = [[(one.run, one.given) for one in (_pick(one.runs, i) for one in below)] for i in range(count)]
+        view = self._view(name)
+        runs = tuple(self._run(fused_run(view, self.collection, some, system.rrf_k)) for some in parts)
         return Made(name, system, f"fusion of {' and '.join(one.label for one in below)}", runs, below)
 
-    def _fused(self, name: str, system: Fusion, parts: list[Found]) -> Found:
-        from colbert_lab.search.fusion import reciprocal_rank
-
-        def work(builder: Builder, tracker: Tracker) -> None:
-            fused = reciprocal_rank([part.run for part in parts], system.rrf_k)
-            write_trec(fused, builder.path / "run.trec.gz")
-            builder.counts.update(queries=len(fused), depth=fused.depth, results=sum(map(len, fused.values())))
-            tracker.summary({"search/queries": len(fused)})
-
-        view = self._view(name)
-        inputs = {f"run_{i}": part.given for i, part in enumerate(parts)}
-        content = {"split": self.cfg.split, "rrf_k": system.rrf_k}
-        title = f"{self.collection.name.replace('/', '-')}-{self.cfg.split}-{view.name}"
-        return self._run(make(view, "fuse", "run", title, inputs, content, work))
-
     def _given(self, name: str, system: GivenRun, below: tuple[Made, ...]) -> Made:
-        _, given = read_run(system.run)
+        found, given = read_run(system.run)
         label = system.run.rstrip("/").rpartition("/")[2].removesuffix(".gz").removesuffix(".trec")
-        return Made(name, system, label, (Found(system.run, given, frozenset(self.queries)),))
+        if self.cfg.search.drop_self:
+            run = self._run(run_without_self(self._view(name), self.collection, found, given))
+        else:
+            run = Found(system.run, given, frozenset(self.queries))
+        return Made(name, system, label, (run,))
 
     def _index(self, places: list[str], i: int, setting: Setting) -> tuple[Artifact, Artifact | None]:
         """The index of the i-th model, and the exact index of the very vectors where it was built of that."""
@@ -237,7 +237,7 @@ class Making:
         exact = [one for one in self._settings(places) if one.name == "exact" and not one.sections]
         if not exact or passages_of(self.cfg) is not None or self.cfg.pooling.factor != 1:
             return None, None
-        return self._index(places, i, exact[0])
+        return self._index(places, min(i, len(places) - 1), exact[0])
 
     def _searched(self, view: DictConfig, index: Artifact) -> Found:
         return self._run(search_index(view, index, self.collection, self.cfg.split))

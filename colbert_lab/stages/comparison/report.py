@@ -12,6 +12,7 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.evaluation.comparison import Compared, compare, estimates
 from colbert_lab.evaluation.fidelity import pareto
 from colbert_lab.evaluation.metrics import Evaluation, evaluate, within_depth
+from colbert_lab.evaluation.published import beside, digest
 from colbert_lab.stages.comparison.conditions import conditions, guards, truncation
 from colbert_lab.stages.comparison.kinds import (
     Bm25,
@@ -23,7 +24,9 @@ from colbert_lab.stages.comparison.kinds import (
     kind_of,
 )
 from colbert_lab.stages.comparison.made import Made
+from colbert_lab.stages.comparison.notes import notes_of
 from colbert_lab.stages.comparison.table import comparison_table, head
+from colbert_lab.stages.index import passages_of
 from colbert_lab.stages.making import make, plain
 from colbert_lab.tracking.tracker import Tracker
 
@@ -57,6 +60,7 @@ def conclude(
         "baseline": reference,
         "seed": cfg.seed,
         "judgements": hash_json(sorted(qrels.items())),
+        "published": digest(),
     }
 
     def work(builder: Builder, tracker: Tracker) -> None:
@@ -76,7 +80,7 @@ def conclude(
             "guards": guards(cfg, collection, made),
             "truncation": truncation(made),
         }
-        text = comparison_table(told, compared, _notes(cfg, told, made, evaluations, left_out))
+        text = comparison_table(told, compared, notes_of(cfg, told, made, evaluations, left_out))
         (builder.path / "comparison.json").write_text(json.dumps(told, indent=1))
         (builder.path / "table.txt").write_text(text)
         _write_queries(builder, evaluations)
@@ -142,8 +146,6 @@ def _test(one: Compared) -> dict[str, Any]:
 def _published(
     cfg: DictConfig, collection: Collection, made: Sequence[Made], evaluations: Mapping[str, Sequence[Evaluation]]
 ) -> list[dict[str, Any]]:
-    from colbert_lab.evaluation.published import beside
-
     means = {name: {m: e.mean for m, e in estimates(found, cfg.seed).items()} for name, found in evaluations.items()}
     queries = len(next(iter(evaluations.values()))[0].queries)
     protocols = {one.name: conditions(cfg, one, queries) for one in made}
@@ -205,7 +207,8 @@ def _explain(cfg: DictConfig, collection: Collection, found: Any, sides: Mapping
         if not isinstance(one.system, EndToEnd | Rerank):
             continue
         pairs = [(difference, d) for difference in some for d in _worth_explaining(difference, f"rank_{side}")]
-        told = explanations_of(one.model, collection, cfg, [(difference.query, d) for difference, d in pairs])
+        ids = [(difference.query, document) for difference, document in pairs]
+        told = explanations_of(one.model, collection, cfg, ids, passages_of(cfg))
         for difference, document in pairs:
             explained = difference.explanations.setdefault(side, {})
             explained[document] = told[difference.query, document].to_json()
@@ -241,41 +244,6 @@ def _plots(builder: Builder, told: Mapping[str, Any], made: Sequence[Made]) -> N
             for one, q, c, front in zip(some, quality, spent, pareto(quality, spent), strict=True)
         ]
         pareto_plot(builder.path / file, points, title, called, head(HEADLINE))
-
-
-def _notes(
-    cfg: DictConfig,
-    told: Mapping[str, Any],
-    made: Sequence[Made],
-    evaluations: Mapping[str, Sequence[Evaluation]],
-    left_out: Sequence[str],
-) -> list[str]:
-    costs = {name: one["cost"] for name, one in told["systems"].items() if one["cost"]}
-    counts = evaluations[told["baseline"]][0].counts
-    level = told["relevance_level"]
-    notes = [f"binary metrics count grades of {level} and more as relevant; nDCG has linear gains"]
-    if told["corpus"] == "pool":
-        notes.append("corpus: pool: these are not all documents, so figures are higher than of the whole collection")
-    if counts["without_positives"]:
-        notes.append(f"{counts['without_positives']:,} judged queries without a relevant document are left out")
-    for name, seeds in evaluations.items():
-        if seeds[0].counts["without_results"]:
-            notes.append(f"{name}: {seeds[0].counts['without_results']:,} queries found nothing and count 0")
-    if costs:
-        one = next(iter(costs.values()))
-        notes.append(
-            f"times: queries one at a time on {one['device']}, {one['threads']} threads, k = {one['k']:,}; FLOPs: "
-            "counted while torch ran, products of compiled kernels added by what they scored"
-        )
-    if any(one["shared_encoding"] for one in costs.values()):
-        notes.append("index s: of indexes built from one encoding, each has all of its seconds")
-    if without := [name for name, one in costs.items() if one["without_first_stage"]]:
-        notes.append(f"{', '.join(without)}: without what the given run took to find")
-    if cfg.cost.timed > (least := min((one["timed"] for one in costs.values()), default=cfg.cost.timed)):
-        notes.append(f"a slow system is timed on fewer queries ({least:,}), for {cfg.cost.seconds:g} s")
-    if costs and all(one["joules_query"] is None for one in costs.values()):
-        notes.append(f"energy is not known: {next(iter(costs.values()))['energy']['reason']}")
-    return [*notes, *told["truncation"]["notes"], *told["guards"]["notes"], *left_out]
 
 
 def _track(tracker: Tracker, told: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from colbert_lab.errors import ConfigError
+from colbert_lab.evaluation.metrics import within_depth
 from colbert_lab.stages.comparison.kinds import (
     LATE,
     Bm25,
@@ -15,6 +16,7 @@ from colbert_lab.stages.comparison.kinds import (
     Rerank,
     SingleVector,
     System,
+    is_artifact,
     models,
     sources,
     system_of,
@@ -30,7 +32,7 @@ def read_systems(cfg: DictConfig) -> tuple[dict[str, System], dict[str, str]]:
     """The systems of cfg, each after those that it builds on; and those left out, with the reason.
 
     One ConfigError tells every mistake: unknown kinds, keys, indexes and systems, a circle, a missing model, a k beyond
-    the depth of what is re-ranked.
+    the depth of what is re-ranked, or below what every metric looks at.
     """
     given = dict(plain(cfg.systems))
     if cfg.candidates is not None:
@@ -50,7 +52,15 @@ def read_systems(cfg: DictConfig) -> tuple[dict[str, System], dict[str, str]]:
         problems.append(f"{' -> '.join(circle)}: these build on one another, none can be first")
     left = _left_out(cfg, {name: found[name] for name in order})
     kept = {name: found[name] for name in order if name not in left}
-    problems += [] if circle or problems else [*_depths(kept, cfg.search.k), *_seeds(cfg, kept)]
+    problems += [] if circle or problems else [*_depths(cfg, kept), *_seeds(cfg, kept)]
+    for name, system in found.items():
+        if isinstance(system, CrossEncoder) and system.max_length:
+            place = system.teacher or cfg.cross_encoder
+            if place is not None and is_artifact(place):
+                problems.append(
+                    f"systems.{name}.max_length={system.max_length}: the cross-encoder at {place} has its own\n"
+                    f"try: systems.{name}.max_length=null"
+                )
     for name, system in found.items():
         if isinstance(system, LATE) and not models(cfg, system):
             problems.append(f"systems.{name}: no late-interaction model is given\ntry: model=<directory of a model>")
@@ -82,8 +92,9 @@ def _no_such(where: str, name: str, known: Sequence[str]) -> str:
     return f"{where}={name}: there is no such system{hint} systems: {', '.join(known)}"
 
 
-def _depths(found: Mapping[str, System], searched: int) -> list[str]:
-    """Re-rankers that ask for more than there is."""
+def _depths(cfg: DictConfig, found: Mapping[str, System]) -> list[str]:
+    """Re-rankers that ask for more than there is, and systems with fewer results than any metric looks at."""
+    searched = cfg.search.k
 
     def depth(name: str, seen: tuple[str, ...] = ()) -> int:
         system = found.get(name)
@@ -108,6 +119,12 @@ def _depths(found: Mapping[str, System], searched: int) -> list[str]:
                 f"systems.{name}.k={system.k}, but {system.of} has {there:,} results a query\n"
                 f"try: systems.{name}.k={there}, or '~systems.{name}'"
             )
+        if isinstance(system, EndToEnd | Bm25 | SingleVector) or within_depth(cfg.evaluate.metrics, depth(name)):
+            continue
+        problems.append(
+            f"systems.{name} has {depth(name):,} results a query, and none of evaluate.metrics looks at so few\n"
+            f"try: evaluate.metrics=[ndcg_{max(1, depth(name))},...], or '~systems.{name}'"
+        )
     return problems
 
 
