@@ -106,6 +106,13 @@ def test_what_cannot_be_is_refused(given, told):
         Passages(**given)
 
 
+def test_an_overlap_leaves_room_for_something_new(tokenizer):
+    special = len(tokenizer.prefix) + len(tokenizer.document_marker) + len(tokenizer.suffix)
+    room = tokenizer.contract.document_length - special
+    with pytest.raises(ConfigError, match=f"passages.overlap={room} words, and a passage has room for {room} ids"):
+        Passages("model", room).split(["a text"], tokenizer)
+
+
 def test_filling_a_model_needs_one():
     with pytest.raises(ConfigError, match=r"try: passages\.length=180"):
         Passages("model").split(["a text"])
