@@ -118,7 +118,7 @@ def tables(directory: str | Path) -> dict[str, str | None]:
 
 
 def seconds(directory: str | Path, running: bool = False) -> float:
-    """Seconds that the run took, over all its starts; one that was killed counts up to its last line.
+    """Seconds that the run took, over all its starts; one that was killed counts up to the last line of it.
 
     `running` says that its last start goes on until now.
     """
@@ -126,11 +126,12 @@ def seconds(directory: str | Path, running: bool = False) -> float:
     times = [line["time"] for line in read_metrics(directory)]
     segments = state(directory)["segments"]
     for number, segment in enumerate(segments, 1):
+        until = segments[number]["started"] if number < len(segments) else float("inf")
         started, ended = segment["started"], segment["ended"]
         if ended is None and running and number == len(segments):
             ended = time.time()
         elif ended is None:
-            ended = max((moment for moment in times if moment >= started), default=started)
+            ended = max((moment for moment in times if started <= moment < until), default=started)
         total += ended - started
     return total
 

@@ -63,20 +63,28 @@ def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False) 
         return Replayed(log, "done", identity.id)
     if not again and told_segments(log) == len(known["segments"]):
         return Replayed(log, "online", identity.id)
-    out.mkdir(parents=True, exist_ok=True)
     told = sink()
-    code = known["exit_code"]
-    try:
-        told.open(out, identity, _config(log))
-        _tell(log, told)
-    except BaseException:
-        told.close(1)
-        raise
-    # A process that was killed could not say so.
-    told.close(137 if code is None else code)
+    retell(log, told, out, identity)
     mark = {"id": identity.id, "online": told.online, "time": time.time(), "out": str(out)}
     write_atomic(log / REPLAYED, json.dumps(mark, indent=1).encode())
     return Replayed(log, "told", identity.id)
+
+
+def retell(log: Path, sink: Sink, out: Path, identity: RunIdentity) -> None:
+    """Tell the run in `log` to `sink`, whose own files go below `out`, as the run `identity`; nothing is noted.
+
+    What the sink raises is raised, once it is closed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    code = read.state(log)["exit_code"]
+    try:
+        sink.open(out, identity, _config(log))
+        _tell(log, sink)
+    except BaseException:
+        sink.close(1)
+        raise
+    # A process that was killed could not say so.
+    sink.close(137 if code is None else code)
 
 
 def _tell(log: Path, sink: Sink) -> None:
