@@ -99,6 +99,14 @@ def state(directory: str | Path) -> dict[str, Any]:
     return _object(file)
 
 
+def is_settled(directory: str | Path) -> bool:
+    """Whether the last start of the run has said from where it goes on: until then its lines may yet be taken back."""
+    file = Path(directory) / METRICS
+    lines = [_parse(raw)[0] for raw in file.read_bytes().splitlines() if b'"event"' in raw] if file.is_file() else []
+    starts = [line["event"] for line in lines if line and line.get("event") in _STARTS]
+    return not starts or starts[-1] == "resumed"
+
+
 def identity(directory: str | Path) -> dict[str, Any]:
     """How the run is found among others: project, group, job_type, name, tags, notes; empty for an old log."""
     return _object(Path(directory) / IDENTITY)

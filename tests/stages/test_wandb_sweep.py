@@ -127,6 +127,6 @@ def test_training_under_an_agent_is_its_run_also_where_it_was_done_before(fresh_
         ]
         assert Told.heard[-1] == ("close", (0,))
         # The log stays the first run's: by this name a replay finds it.
-        assert (made.artifact.log / "wandb_id").read_text() == "first"
+        assert (made.artifact.path / "log" / "wandb_id").read_text() == "first"
     assert len(objectives) >= 2
     assert set(objectives) == {made.objective}
