@@ -68,7 +68,8 @@ def make(
     if finished(place, key):
         if not _dry.get():
             say(f"{stage}: done before, {place}")
-            _tell_agent(cfg, identity_of(cfg, stage, name, inputs), place)
+            if is_swept():
+                _tell_agent(cfg, identity_of(cfg, stage, name, inputs), place)
         return Artifact.open(place, kind)
     if _dry.get():
         raise NotMade(stage, _why(place, plain(content), digests))
@@ -182,7 +183,7 @@ def _tell_agent(cfg: DictConfig, identity: RunIdentity, place: Path) -> None:
 
     The server waits for an objective, and would learn nothing from a run that found its work done before.
     """
-    if not is_swept() or cfg.tracking.sink is None or not is_told(cfg, identity.job_type):
+    if cfg.tracking.sink is None or not is_told(cfg, identity.job_type):
         return
     from colbert_lab.tracking.replay import retell
 
