@@ -180,6 +180,19 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def being_made(path: Path) -> bool:
+    """Whether a process holds the making of the artifact at `path`."""
+    lock = _lock_file(Path(path).absolute())
+    try:
+        with lock.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a process killed meanwhile, sees the old content or the new, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -6,7 +6,8 @@
 One training of Lightning's; each step is watched by one of the three, in turns, so that a machine's moods meet all
 alike. Everything is logged at every step, which is the dearest way (train.log_every is 10 by default). The time in the
 log's own calls, the gradient norm among them, is the steadier figure where other processes share the machine; what
-W&B's own process takes from the training shows in the step alone.
+W&B's own process takes from the training shows in the step alone. That share is a lower bound: what the training module
+computes for the log alone (margins, scores by kind) it computes in all turns, those without a log as well.
 """
 
 import argparse

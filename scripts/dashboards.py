@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 STEP, ROUND = "trainer/step", "round"
 # Terms of the losses that ship; a term that no run has shows nothing.
-PARTS = tuple(f"train/loss_{term}" for term in ("softmax", "in_batch", "nway", "kl"))
+PARTS = tuple(f"train/loss_{term}" for term in ("hinge", "softmax", "in_batch", "nway", "kl", "margin_mse"))
 # What a sweep usually changes, as W&B names a nested configuration; a key that no run has makes an empty column.
 SWEPT = ("optim.lr", "train.batch_queries", "train.negatives", "train.max_steps", "text.document_length", "seed")
 

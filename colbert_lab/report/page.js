@@ -75,17 +75,21 @@
     let brushing = false;
     for (const svg of all("svg.parallel")) {
       const bands = pressed.get(svg);
+      const here = new Set();
       for (const line of all(".job", svg)) {
         const kept = !bands || !bands.size || passes(line, bands);
         line.classList.toggle("dim", !kept || (chosen.size > 0 && !chosen.has(line.dataset.run)));
         if (bands && bands.size) {
           brushing = true;
-          if (kept && line.dataset.run) brushed.add(line.dataset.run);
+          if (kept && line.dataset.run) {
+            here.add(line.dataset.run);
+            brushed.add(line.dataset.run);
+          }
         }
       }
-      const jobs = svg.closest("section").querySelector("table[id^=table-jobs]");
+      const jobs = svg.closest(".sweep").querySelector("table[id^=table-jobs]");
       if (jobs && bands) {
-        for (const row of jobs.tBodies[0].rows) row.classList.toggle("dim", bands.size > 0 && !brushed.has(row.dataset.run));
+        for (const row of jobs.tBodies[0].rows) row.classList.toggle("dim", bands.size > 0 && !here.has(row.dataset.run));
       }
     }
     for (const item of all("[data-run]")) {

@@ -21,7 +21,7 @@ from colbert_lab.report.markup import (
 from colbert_lab.report.records import Findings, RunRecord
 
 # Keys that name a run or its place and change nothing of what it does.
-UNTOLD = ("name", "overrides", "root", "run_dir", "tracking", "derived", "threads", "dry_run")
+UNTOLD = ("name", "verb", "overrides", "root", "run_dir", "tracking", "derived", "threads", "dry_run")
 # More runs than these stand as rows, the keys as columns.
 _COLUMNS = 6
 

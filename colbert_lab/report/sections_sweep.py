@@ -12,7 +12,7 @@ from colbert_lab.report.records import Findings, Sweep
 
 def sweeps(findings: Findings) -> Html | None:
     """Every sweep: counts, parallel coordinates, importance, jobs, and the command of the best."""
-    parts = [part for number, one in enumerate(findings.sweeps) for part in _sweep(one, number)]
+    parts = [tag("div", *_sweep(one, number), class_="sweep") for number, one in enumerate(findings.sweeps)]
     return markup(parts) if parts else None
 
 
@@ -37,7 +37,9 @@ def varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _sweep(one: Sweep, number: int) -> list[Html | None]:
     names = varied(one.jobs)
-    objective = next((job["objective_name"] for job in one.jobs if job.get("objective_name")), "objective")
+    # Of the finished alone: one that was stopped has the value that it was stopped at, of the curve that was followed.
+    finished = [job for job in one.jobs if job["state"] == "finished"]
+    objective = next((job["objective_name"] for job in finished if job.get("objective_name")), "objective")
     good = [
         (job, run) for job, run in zip(one.jobs, one.runs) if job["state"] == "finished" and is_number(job["objective"])
     ]
@@ -51,6 +53,8 @@ def _sweep(one: Sweep, number: int) -> list[Html | None]:
         labels = [f"{job_label(job, names)}: {objective} {job['objective']:.4f}" for job, _ in good]
         title = f"Jobs by their parameters, to {objective}"
         parts.append(parallel_chart(title, lines, [run for _, run in good], objective, labels))
+    if one.summary.get("stale"):
+        parts.append(tag("p", "Jobs have ended since its summary was made, which is left out.", class_="note"))
     importance = _importance(one.summary)
     if importance:
         parts.append(tag("div", bar_chart(f"What mattered for {objective}", importance, "importance"), class_="charts"))
@@ -97,18 +101,24 @@ def _jobs(one: Sweep, names: Sequence[str], objective: str, number: int) -> Html
     figures = list(dict.fromkeys(f for job in one.jobs for f in job.get("figures") or {} if f != objective))
     order = sorted(
         range(len(one.jobs)),
-        key=lambda i: (not is_number(v := one.jobs[i].get("objective")), -v if is_number(v) else 0),
+        key=lambda i: (
+            one.jobs[i]["state"] != "finished",
+            not is_number(v := one.jobs[i].get("objective")),
+            -v if is_number(v) else 0,
+        ),
     )
     columns = [*(Column(name, number=False) for name in names or ["job"]), Column(objective)]
     columns += [Column(name) for name in figures] + [Column("seconds"), Column("state", number=False)]
-    best = max((v for job in one.jobs if is_number(v := job.get("objective"))), default=None)
+    finished = [job for job in one.jobs if job["state"] == "finished"]
+    best = max((v for job in finished if is_number(v := job.get("objective"))), default=None)
     rows = []
     for i in order:
         job = one.jobs[i]
         given = parameters(job)
         value = job.get("objective")
         cells = [_parameter(given.get(name)) for name in names] if names else [Cell("(as configured)")]
-        cells.append(number_cell(value, style="best" if value is not None and value == best else ""))
+        is_best = job["state"] == "finished" and value is not None and value == best
+        cells.append(number_cell(value, style="best" if is_best else ""))
         cells += [number_cell((job.get("figures") or {}).get(name)) for name in figures]
         cells += [number_cell(job.get("seconds"), 1), _state(job["state"])]
         rows.append((one.runs[i], cells))

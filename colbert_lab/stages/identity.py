@@ -1,5 +1,6 @@
 """Who a run is: the group, job type, name and tags by which a dashboard finds it among thousands."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +13,36 @@ from colbert_lab.tracking.tracker import RunIdentity
 
 # Verbs that make several artifacts, which belong together; the others' runs belong to the experiment they are part of.
 TOGETHER = ("pipeline", "rounds", "compare")
+# A W&B agent has one run a process: what of a verb's several stages that run is to be told, where it is not the verb's
+# own. Of a pipeline the training: the last stage's objective would be a test metric.
+_AGENTS = {"pipeline": "train"}
 _STUDIES = Path(__file__).resolve().parent.parent.parent / "experiments" / "studies"
 
 
 def identify(cfg: DictConfig, verb: str, base: str, sweep: Path | None) -> None:
-    """Fill in the group of a command's runs, unless one is given: the experiment, `base`; and the sweep as a tag.
+    """Note the verb; fill in the group of its runs, unless one is given: the experiment, `base`; the sweep as a tag.
 
     Where one command makes many runs that belong together, its own name, which says what it changed, is their group.
     """
+    cfg.verb = verb
     if cfg.get("tracking") is None:
         return
     if cfg.tracking.group is None:
         cfg.tracking.group = cfg.name if verb in TOGETHER else base
     if sweep is not None:
         cfg.tracking.tags = [*cfg.tracking.tags, f"sweep:{sweep.name}"]
+
+
+def is_swept() -> bool:
+    """Whether a W&B sweep's agent started this process, and chose its run."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def is_told(cfg: DictConfig, stage: str) -> bool:
+    """Whether W&B is told of this stage: of each, but under an agent, whose one run they would take from each other,
+    of one stage of the verb alone. The others keep their local logs."""
+    verb = cfg.get("verb", stage)
+    return not is_swept() or stage == _AGENTS.get(verb, verb)
 
 
 def identity_of(cfg: DictConfig, stage: str, name: str, inputs: Mapping[str, Any]) -> RunIdentity:
@@ -44,6 +61,8 @@ def identity_of(cfg: DictConfig, stage: str, name: str, inputs: Mapping[str, Any
         name=_name(cfg.get("name"), name, cfg.get("seed")),
         tags=tuple(dict.fromkeys((*tracking.tags, stage, *benchmark))),
         notes=tracking.notes or _first_paragraph(_STUDIES / f"{group}" / "README.md"),
+        # The agent's run is this one: the log has its name, by which a replay finds it.
+        id=os.environ.get("WANDB_RUN_ID") if is_swept() and tracking.sink is not None and is_told(cfg, stage) else None,
     )
 
 

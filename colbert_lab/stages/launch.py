@@ -160,11 +160,17 @@ def run_sweep_job(folder: Path, number: int) -> bool:
 
 
 def multirun(verb: str, arguments: Sequence[str], folder: Path) -> None:
-    """Hydra's own multirun of the jobs that lie in `folder`, with the launcher that the arguments name."""
+    """Hydra's own multirun of the jobs that lie in `folder`, with the launcher that the arguments name.
+
+    Those that are finished are passed over.
+    """
+    from colbert_lab.stages.sweeps.grid import finished_jobs
     from colbert_lab.stages.sweeps.plan import Job
 
     def run(cfg, overrides: list[str], choices: dict, number: int) -> None:
-        _of_a_sweep(folder, Job.read(folder, number), cfg, choices)
+        job = Job.read(folder, number)
+        if job.number not in finished_jobs(folder, [job]):
+            _of_a_sweep(folder, job, cfg, choices)
 
     _hydra(verb, [*arguments, f"hydra.sweep.dir='{folder}'"], run)
 
@@ -214,6 +220,8 @@ def _hydra(verb: str, arguments: Sequence[str], run: Callable[[Any, list[str], d
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)
     def main(cfg):
+        # Hydra has read it; what the stage makes notes the command line as it was typed.
+        sys.argv = kept
         known = HydraConfig.get()
         number = 0 if OmegaConf.is_missing(known.job, "num") else known.job.num
         return run(cfg, list(known.overrides.task), dict(known.runtime.choices), number)
@@ -240,6 +248,8 @@ def _of_a_sweep(folder: Path, job: Any, cfg, choices: dict) -> bool:
     from colbert_lab.artifact import waiting
     from colbert_lab.stages.sweeps.job import noted
 
+    # As a person would run this job alone.
+    sys.argv = ["colbert-lab", job.verb, *job.overrides]
     with waiting():
         return noted(folder, job, lambda: run_job(job.verb, cfg, job.overrides, choices, folder))
 

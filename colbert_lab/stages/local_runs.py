@@ -14,6 +14,7 @@ import yaml
 from colbert_lab.artifact import LOG, MANIFEST
 from colbert_lab.errors import DataError, LabError
 from colbert_lab.report.records import Curve, RunRecord
+from colbert_lab.stages.launch import VERBS
 from colbert_lab.stages.table import JOBS, read_jobs
 from colbert_lab.tracking import read
 from colbert_lab.tracking.log import STATE
@@ -187,8 +188,10 @@ def _given(log: Path, one: RunRecord) -> dict[str, Any]:
         given = yaml.load(config.read_text(encoding="utf-8"), Loader=_YAML) or {}
         found["config"] = leaves(given)
         found["notes"] = (given.get("tracking") or {}).get("notes")
-        if one.command is None and given.get("overrides") is not None and (stage := read.identity(log).get("job_type")):
-            found["command"] = " ".join(["colbert-lab", stage, *map(shlex.quote, given["overrides"])])
+        # A stage has not always a verb of its own; the overrides are the verb's that it was a part of.
+        verb = given.get("verb") or read.identity(log).get("job_type")
+        if one.command is None and given.get("overrides") is not None and verb in VERBS:
+            found["command"] = " ".join(["colbert-lab", verb, *map(shlex.quote, given["overrides"])])
     found["notes"] = read.identity(log).get("notes") or found.get("notes")
     surroundings = log / "environment.json"
     if surroundings.is_file():

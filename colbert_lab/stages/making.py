@@ -12,9 +12,9 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from colbert_lab.artifact import MANIFEST, Artifact, Builder, build, finished, key_of, partial_path, read_manifest
+from colbert_lab.artifact import LOG, MANIFEST, Artifact, Builder, build, finished, key_of, partial_path, read_manifest
 from colbert_lab.errors import LabError
-from colbert_lab.stages.identity import identity_of
+from colbert_lab.stages.identity import identity_of, is_swept, is_told
 from colbert_lab.tracking.sigterm import exit_on_sigterm
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
 
@@ -68,6 +68,8 @@ def make(
     if finished(place, key):
         if not _dry.get():
             say(f"{stage}: done before, {place}")
+            if is_swept():
+                _tell_agent(cfg, identity_of(cfg, stage, name, inputs), place)
         return Artifact.open(place, kind)
     if _dry.get():
         raise NotMade(stage, _why(place, plain(content), digests))
@@ -169,10 +171,30 @@ def dry_run(dry: bool = True) -> Iterator[None]:
 @contextmanager
 def _tracked(cfg: DictConfig, identity: RunIdentity, log: Path) -> Iterator[Tracker]:
     """A Tracker, within which SIGTERM is an ordinary exit."""
-    sink = None if cfg.tracking.sink is None else create(cfg.tracking.sink)
+    told = cfg.tracking.sink is not None and is_told(cfg, identity.job_type)
+    sink = create(cfg.tracking.sink) if told else None
     overrides = list(cfg.get("overrides") or [])
     with exit_on_sigterm(), Tracker.start(log, identity, plain(cfg), overrides, sink) as tracker:
         yield tracker
+
+
+def _tell_agent(cfg: DictConfig, identity: RunIdentity, place: Path) -> None:
+    """Under a W&B agent, tell its run what the finished artifact at `place` came to, from the local log.
+
+    The server waits for an objective, and would learn nothing from a run that found its work done before.
+    """
+    if cfg.tracking.sink is None or not is_told(cfg, identity.job_type):
+        return
+    from colbert_lab.tracking.replay import retell
+
+    out = Path(cfg.root).expanduser().absolute() / "replayed"
+    sink = create(cfg.tracking.sink)
+    try:
+        retell(place / LOG, sink, out, identity)
+    except Exception as error:
+        if sink.required:
+            raise
+        say(f"{place / LOG} could not be told to the sweep's run: {type(error).__name__}: {error}")
 
 
 def _place(root: Path, kind: str, name: str, key: str) -> Path:

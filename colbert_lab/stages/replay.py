@@ -18,7 +18,10 @@ _SAID = {
 
 
 def run(cfg: DictConfig) -> str:
-    """Replay the runs at cfg.runs; says of each what came of it. ConfigError where W&B cannot be told."""
+    """Replay the runs at cfg.runs; says of each what came of it.
+
+    One that cannot be told stops no other; ConfigError at the end, with all of them.
+    """
     if cfg.runs is None:
         raise ConfigError("no runs are given to replay\ntry: runs=<a directory of runs, or a list of them>")
     if cfg.tracking.sink is None:
@@ -26,13 +29,22 @@ def run(cfg: DictConfig) -> str:
     places = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
     logs = list(dict.fromkeys(log for place in places for log in logs_below(Path(place))))
     out = Path(cfg.out or Path(cfg.root) / "replayed").expanduser().absolute()
-    results = [_told(cfg, log, out) for log in logs]
+    results, problems = [], []
+    for log in logs:
+        try:
+            results.append(_told(cfg, log, out))
+        except ConfigError as error:
+            problems += error.problems
     counts = Counter(result.state for result in results)
     lines = [f"{counts[state]:,} {said}" for state, said in _SAID.items() if counts[state]]
-    if counts["told"] and cfg.tracking.sink.mode == "offline":
+    if any(result.state == "told" and not result.online for result in results):
         lines.append(f"to upload them: wandb sync {out}/wandb/offline-run-*")
     if counts["done"] or counts["online"]:
         lines.append("again=true tells those anew that W&B has")
+    if problems:
+        if lines:
+            say("\n".join(lines))
+        raise ConfigError(problems, "replay")
     return "\n".join(lines)
 
 

@@ -77,7 +77,10 @@ def _named(runs: Sequence[tuple[Path, RunRecord]], labels: Mapping[Path, str]) -
     """The runs with labels that set them apart: what a sweep varied, or the name, with the kind and a piece of the key
     where others have the same."""
     given = [labels.get(place, one.label) for place, one in runs]
-    apart = [lambda label, one: f"{label} {one.kind}", lambda label, one: f"{label} ({one.place[-4:]})"]
+    apart = [
+        lambda label, one: f"{label} {one.kind}",
+        lambda label, one: f"{label} ({one.place.removesuffix('.partial')[-4:]})",
+    ]
     for more in apart:
         counts = Counter(given)
         given = [more(label, one) if counts[label] > 1 else label for (_, one), label in zip(runs, given)]
@@ -96,7 +99,12 @@ def _job_labels(sweeps: Sequence[tuple[Path, Sequence[Mapping[str, Any]]]]) -> d
 
 def _sweep(place: Path, jobs: Sequence[Mapping[str, Any]], keys: Mapping[Path, str]) -> Sweep:
     runs = [keys.get(Path(job["artifact"])) if job.get("artifact") else None for job in jobs]
-    return Sweep(place.name, jobs, runs, _json(place / SWEEP))
+    summary = _json(place / SWEEP)
+    counts = Counter(job["state"] for job in jobs)
+    told = summary.get("counts") or {}
+    # Made at a sweep's end: of one that goes on again it is an earlier word, not to be mixed with what jobs say now.
+    stale = any(told.get(state, counts[state]) != counts[state] for state in ("finished", "failed", "pruned"))
+    return Sweep(place.name, jobs, runs, {"stale": True} if stale else summary)
 
 
 def _told(read: Sequence[tuple[Path, RunRecord]], runs: Sequence[RunRecord], kind: str) -> list[tuple[str, dict]]:

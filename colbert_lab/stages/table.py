@@ -48,11 +48,12 @@ def read_jobs(sweep: Path) -> list[dict[str, Any]]:
     file = sweep / JOBS
     if not file.is_file():
         raise DataError(f"{sweep} is no sweep: it has no {JOBS}")
-    latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    latest: dict[Any, dict[str, Any]] = {}
     with file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             # A line that a kill cut short belongs to a job that is run again.
             with contextlib.suppress(json.JSONDecodeError):
                 record = json.loads(line)
-                latest[(record.get("number"), *record["overrides"])] = record
+                number = record.get("number")
+                latest[tuple(record["overrides"]) if number is None else number] = record
     return list(latest.values())

@@ -51,11 +51,15 @@ class RunLog:
 
     @property
     def id(self) -> str:
-        """Eight letters and digits that name this run to W&B, made at the first start and kept ever after."""
+        """Eight letters and digits that name this run to W&B, made at the first start and kept until `call`."""
         file = self.directory / "wandb_id"
         if not file.exists():
             write_atomic(file, secrets.token_hex(4).encode())
         return file.read_text().strip()
+
+    def call(self, id: str) -> None:
+        """Give the run this name to W&B from now on."""
+        write_atomic(self.directory / "wandb_id", id.encode())
 
     def begin(
         self, config: Mapping[str, Any], overrides: Sequence[str], identity: Mapping[str, Any] | None = None

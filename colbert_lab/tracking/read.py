@@ -99,6 +99,14 @@ def state(directory: str | Path) -> dict[str, Any]:
     return _object(file)
 
 
+def is_settled(directory: str | Path) -> bool:
+    """Whether the last start of the run has said from where it goes on: until then its lines may yet be taken back."""
+    file = Path(directory) / METRICS
+    lines = [_parse(raw)[0] for raw in file.read_bytes().splitlines() if b'"event"' in raw] if file.is_file() else []
+    starts = [line["event"] for line in lines if line and line.get("event") in _STARTS]
+    return not starts or starts[-1] == "resumed"
+
+
 def identity(directory: str | Path) -> dict[str, Any]:
     """How the run is found among others: project, group, job_type, name, tags, notes; empty for an old log."""
     return _object(Path(directory) / IDENTITY)
@@ -118,7 +126,7 @@ def tables(directory: str | Path) -> dict[str, str | None]:
 
 
 def seconds(directory: str | Path, running: bool = False) -> float:
-    """Seconds that the run took, over all its starts; one that was killed counts up to its last line.
+    """Seconds that the run took, over all its starts; one that was killed counts up to the last line of it.
 
     `running` says that its last start goes on until now.
     """
@@ -126,11 +134,12 @@ def seconds(directory: str | Path, running: bool = False) -> float:
     times = [line["time"] for line in read_metrics(directory)]
     segments = state(directory)["segments"]
     for number, segment in enumerate(segments, 1):
+        until = segments[number]["started"] if number < len(segments) else float("inf")
         started, ended = segment["started"], segment["ended"]
         if ended is None and running and number == len(segments):
             ended = time.time()
         elif ended is None:
-            ended = max((moment for moment in times if moment >= started), default=started)
+            ended = max((moment for moment in times if started <= moment < until), default=started)
         total += ended - started
     return total
 

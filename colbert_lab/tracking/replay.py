@@ -1,11 +1,11 @@
 """Replay: tell a run that has ended to a sink, from its local log alone, as one whole run; once.
 
-An offline run lacks what W&B does only online (inputs, alerts), and one that was taken up lies in several pieces of
-which W&B would keep the last. The local log has all of it, without what a restart has superseded.
+An offline run lacks what W&B does only online (inputs), and one that was taken up lies in several pieces of which W&B
+would keep the last. The local log has all of it, without what a restart has superseded. Nobody is alerted of what
+failed long ago.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from colbert_lab.artifact import write_atomic
+from colbert_lab.artifact import being_made, write_atomic
 from colbert_lab.errors import DataError
 from colbert_lab.tracking import read
 from colbert_lab.tracking.log import STATE, RunLog, told_segments
@@ -26,11 +26,12 @@ _AXES = {"time", "axis", "step", "event"}
 
 
 class Replayed(NamedTuple):
-    """What came of one run: told now, told before, or left because it is still running."""
+    """What came of one run: told now (`online`, or into files), told before, or left because it is still running."""
 
     directory: Path
     state: Literal["told", "done", "online", "running"]
     id: str
+    online: bool = False
 
 
 def logs_below(place: Path) -> list[Path]:
@@ -45,7 +46,7 @@ def logs_below(place: Path) -> list[Path]:
     if not found:
         raise DataError(f"{place} holds no log of a run\ntry: runs=<the directory of an artifact, or their root>")
     # Producers before consumers, so that a lineage is told from its beginning.
-    return sorted(found, key=lambda log: (read.state(log)["started"], str(log)))
+    return sorted(found, key=lambda log: (_started(log), str(log)))
 
 
 def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False) -> Replayed:
@@ -57,26 +58,35 @@ def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False) 
     log = Path(log)
     known = read.state(log)
     identity = _identity(log)
-    if known["state"] == "running" and _alive(known["segments"][-1]["pid"]):
+    # Not by its process's id, which another process may have by now, or one on another machine.
+    if known["state"] == "running" and being_made(log.parent.with_name(log.parent.name.removesuffix(".partial"))):
         return Replayed(log, "running", identity.id)
     if not again and (log / REPLAYED).exists():
         return Replayed(log, "done", identity.id)
     if not again and told_segments(log) == len(known["segments"]):
         return Replayed(log, "online", identity.id)
-    out.mkdir(parents=True, exist_ok=True)
     told = sink()
-    code = known["exit_code"]
-    try:
-        told.open(out, identity, _config(log))
-        _tell(log, told)
-    except BaseException:
-        told.close(1)
-        raise
-    # A process that was killed could not say so.
-    told.close(137 if code is None else code)
+    retell(log, told, out, identity)
     mark = {"id": identity.id, "online": told.online, "time": time.time(), "out": str(out)}
     write_atomic(log / REPLAYED, json.dumps(mark, indent=1).encode())
-    return Replayed(log, "told", identity.id)
+    return Replayed(log, "told", identity.id, told.online)
+
+
+def retell(log: Path, sink: Sink, out: Path, identity: RunIdentity) -> None:
+    """Tell the run in `log` to `sink`, whose own files go below `out`, as the run `identity`; nothing is noted.
+
+    What the sink raises is raised, once it is closed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    code = read.state(log)["exit_code"]
+    try:
+        sink.open(out, identity, _config(log))
+        _tell(log, sink)
+    except BaseException:
+        sink.close(1)
+        raise
+    # A process that was killed could not say so.
+    sink.close(137 if code is None else code)
 
 
 def _tell(log: Path, sink: Sink) -> None:
@@ -95,6 +105,14 @@ def _tell(log: Path, sink: Sink) -> None:
     for role in read.artifacts(log):
         if not role["used"]:
             sink.artifact(role["role"], role["kind"], Path(role["path"]), role["key"], False)
+
+
+def _started(log: Path) -> float:
+    """When the run began; of a log that cannot be read, which whoever reads it will say, the beginning of time."""
+    try:
+        return read.state(log)["started"]
+    except (DataError, KeyError, OSError):
+        return 0.0
 
 
 def _identity(log: Path) -> RunIdentity:
@@ -118,13 +136,3 @@ def _config(log: Path) -> dict[str, Any]:
 
 def _yaml(file: Path) -> dict[str, Any]:
     return yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

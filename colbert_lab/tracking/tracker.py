@@ -100,13 +100,15 @@ class Tracker:
         The directory must not be renamed before `finish`.
         """
         log = RunLog(log_dir)
+        if identity.id is not None:
+            log.call(identity.id)
         known = {name: value for name, value in asdict(identity).items() if name not in ("id", "anew")}
         surroundings = log.begin(config, overrides, known)
         tracker = cls(log, sink)
         told = plain(config)
         told["derived"] = told.get("derived", {}) | log.derived({}) | surroundings
         try:
-            tracker._tell("open", log.directory, replace(identity, id=identity.id or log.id), told)
+            tracker._tell("open", log.directory, replace(identity, id=log.id), told)
         except BaseException as error:
             tracker.__exit__(type(error), error, None)
             if isinstance(error, LabError):

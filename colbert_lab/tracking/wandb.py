@@ -150,6 +150,8 @@ class WandbSink:
     def _mode(self, wandb: Any) -> str:
         asked = os.environ.get("WANDB_MODE", "")
         if asked == "disabled":
+            if self.required:
+                raise RuntimeError("WANDB_MODE=disabled tells nobody")
             return "disabled"
         if self.mode == "offline" or asked in ("offline", "dryrun"):
             return "offline"
@@ -168,6 +170,8 @@ class WandbSink:
             "save_code": False,
             "disable_git": True,
             "x_disable_stats": True,
+            # The local log has packages, machine and commit.
+            "x_disable_meta": True,
             "x_save_requirements": False,
             "init_timeout": self.init_timeout,
             "finish_timeout": self.finish_timeout,

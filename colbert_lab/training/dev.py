@@ -190,7 +190,7 @@ class DevEvaluation(pl.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from a checkpoint."""
         self.best, self._judged_at = dict(state_dict["best"]), state_dict["judged_at"]
-        self.queries = list(state_dict["queries"])
+        self.queries = list(state_dict.get("queries", []))
 
 
 def keep_weights(export: Callable[[Path], None], directory: Path) -> None:

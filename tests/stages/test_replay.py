@@ -1,7 +1,9 @@
 """The verb replay: what it refuses, what it leaves alone, and that a failure leaves nothing marked as told."""
 
+import fcntl
 import json
 import os
+import shutil
 
 import pytest
 
@@ -63,13 +65,14 @@ def test_without_an_account_nothing_is_marked_as_told(replay, log):
 def test_a_run_that_still_goes_on_is_left_alone(replay, log):
     state = json.loads((log / "state.json").read_text())
     state["state"] = "running"
-    state["segments"][-1]["pid"] = os.getpid()
-    (log / "state.json").write_text(json.dumps(state))
-    assert "1 still running" in replay(f"runs={log.parent}", "tracking=offline")
-    # The same of a process that is gone: it was killed, and is told as that.
-    state["segments"][-1]["pid"] = 2**22 + 1
     state["exit_code"] = None
     (log / "state.json").write_text(json.dumps(state))
+    lock = log.parent.with_name(".m.lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "1 still running" in replay(f"runs={log.parent}", "tracking=offline")
+    # Nobody holds the lock that a kill left: it is told as killed, though this process has the id of its process.
+    assert state["segments"][-1]["pid"] == os.getpid()
     assert "1 replayed" in replay(f"runs={log.parent}", "tracking=offline")
 
 
@@ -77,3 +80,22 @@ def test_one_run_given_twice_is_told_once(replay, log, tmp_path):
     said = replay(f"runs=[{log.parent},{log},{tmp_path}]", "tracking=offline")
     assert said.startswith("1 replayed\n")
     assert len(list((tmp_path / "replayed" / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_what_nobody_hears_is_not_marked_as_told(replay, log, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(ConfigError, match="WANDB_MODE=disabled tells nobody"):
+        replay(f"runs={log.parent}", "tracking=offline")
+    assert not (log / "replayed.json").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert "to upload them: wandb sync" in replay(f"runs={log.parent}", "tracking=wandb")
+
+
+def test_a_log_that_is_broken_stops_no_other(replay, log, tmp_path):
+    for name, file in (("a", "metrics.jsonl"), ("b", "state.json")):
+        broken = tmp_path / "models" / name / "log"
+        shutil.copytree(log, broken)
+        (broken / file).write_text("{broken\n{}\n")
+    with pytest.raises(ConfigError, match=r"2 problems in replay[\s\S]*/[ab]/log could not be replayed"):
+        replay(f"runs={tmp_path}", "tracking=offline")
+    assert (log / "replayed.json").exists()

@@ -1,5 +1,6 @@
 """report, runs, show: what logs and artifacts hold is told whole, without a model, and a browser finds it well."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from omegaconf import OmegaConf
 from report_toys import write_comparison, write_fidelity, write_rounds, write_run, write_sweep
 
 from colbert_lab.errors import ArtifactError, ConfigError, DataError
+from colbert_lab.report import sections_sweep
 from colbert_lab.stages import report, runs, show
 from colbert_lab.stages.launch import launch
 from colbert_lab.stages.local_runs import command_of, find, lineage, record
-from colbert_lab.stages.report import report_of
+from colbert_lab.stages.report import findings, report_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -144,7 +146,7 @@ def test_a_command_is_told_as_a_person_types_it():
         command_of(["/x/experiments/train.py", "loss=kl", "name=a b"])
         == "python experiments/train.py loss=kl 'name=a b'"
     )
-    assert command_of(["/x/bin/colbert-lab", "train"]) == "colbert-lab train"
+    assert command_of(["/x/bin/colbert-lab", "train", "loss=kl"]) == "colbert-lab train loss=kl"
     assert command_of(["/x/bin/pytest", "tests"]) is None
 
 
@@ -219,6 +221,31 @@ def hundred(tmp_path_factory) -> tuple[Path, float]:
     sweep = write_sweep(root, 5, 10, 2, steps=1500)
     start = time.perf_counter()
     return report_of([sweep], root / "page.html", "a hundred runs"), time.perf_counter() - start
+
+
+def test_a_summary_that_jobs_have_left_behind_is_left_out(tmp_path):
+    sweep = write_sweep(tmp_path)
+    summary = json.loads((sweep / "sweep.json").read_text())
+    for finished, there in ((11, True), (10, False)):
+        (sweep / "sweep.json").write_text(json.dumps(summary | {"counts": {"finished": finished, "failed": 1}}))
+        html = report_of([sweep], tmp_path / "p.html", "t").read_text()
+        assert ("Configurations, best first" in html) == there
+        assert ("Jobs have ended since" in html) != there
+
+
+def test_a_trial_that_was_stopped_is_not_the_best(tmp_path):
+    sweep = write_sweep(tmp_path)
+    lines = [json.loads(line) for line in (sweep / "jobs.jsonl").read_text().splitlines()]
+    lines[0] |= {"state": "pruned", "objective": 0.999, "objective_name": "val/ndcg_10", "figures": {}}
+    (sweep / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = findings([sweep], "t")
+    (one,) = found.sweeps
+    html = str(sections_sweep.sweeps(found))
+    assert "Jobs by their parameters, to dev_ndcg_10" in html
+    table = html[html.index("Jobs, best first") :]
+    best = max(line["objective"] for line in lines if line["state"] == "finished")
+    assert f"{best:.4f}" in table[: table.index("0.9990")]
+    assert len(one.jobs) == 12
 
 
 def test_a_hundred_runs_are_quick_and_small(hundred):
@@ -313,6 +340,19 @@ def test_axes_are_brushed_runs_followed_lines_smoothed_and_themes_changed(tmp_pa
     assert page.evaluate(ground) == "rgb(255, 255, 255)"
     page.evaluate("document.getElementById('theme').click()")
     assert page.evaluate(ground) == "rgb(22, 24, 27)"
+    assert page.complaints() == []
+
+
+def test_each_sweep_is_brushed_by_itself(tmp_path, browser):
+    places = [write_sweep(tmp_path / name) for name in ("a", "b")]
+    page = browser.open(report_of(places, tmp_path / "p.html", "t").as_uri())
+    page.evaluate(
+        "document.querySelectorAll('svg.parallel')[1].querySelector('.band[aria-label=\"loss: hinge\"]').focus()"
+    )
+    page.press("Enter")
+    dim = "document.querySelectorAll('#table-jobs-{0} tbody tr.dim').length"
+    assert page.evaluate(dim.format(0)) == 0
+    assert page.evaluate(dim.format(1)) == 6
     assert page.complaints() == []
 
 

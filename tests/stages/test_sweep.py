@@ -18,11 +18,12 @@ from stages_toy import lines
 
 from colbert_lab.artifact import Artifact
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.stages.launch import launch, run_name
+from colbert_lab.stages.launch import launch, run_name, run_sweep_job
+from colbert_lab.stages.sweeps import plan
 from colbert_lab.stages.sweeps.grid import finished_jobs
 from colbert_lab.stages.sweeps.kinds import check_launcher
-from colbert_lab.stages.sweeps.plan import plan_of
-from colbert_lab.stages.table import JOBS, add_job, read_jobs
+from colbert_lab.stages.sweeps.plan import Job, plan_of
+from colbert_lab.stages.table import JOBS, add_job, base_record, read_jobs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -138,12 +139,12 @@ def test_a_grid_is_what_hydra_makes_of_it_and_the_command_line_wins_over_the_fil
     assert jobs("sweep=losses", "optim.lr=1e-4", "seed=range(3,5)") == [
         (loss, seed) for loss in ("hinge", "softmax") for seed in (3, 4)
     ]
-    assert jobs("loss=glob(h*,exclude=x)", "dev.queries=choice(5,0)") == [("hinge", 5), ("hinge", 0)]
+    assert jobs("loss=glob(h*,exclude=x)", "dev.queries=choice(5,0)") == [(5, "hinge"), (0, "hinge")]
     assert jobs("examples.ranks=[1,5],[2,9]") == [([1, 5],), ([2, 9],)]
     assert jobs("loss=hinge") == [()]
 
 
-def test_a_sweep_has_one_folder_however_it_is_run():
+def test_a_sweep_has_one_folder_however_it_is_run(monkeypatch):
     folder = plan_of("train", ["loss=hinge,softmax", "seed=0"]).folder
     assert plan_of("train", ["seed=0", "loss=hinge,softmax", "sweep.jobs=3"]).folder == folder
     assert plan_of("train", ["seed=0", "loss=hinge,softmax", "hydra/launcher=basic"]).folder == folder
@@ -151,6 +152,55 @@ def test_a_sweep_has_one_folder_however_it_is_run():
     bayes = plan_of("train", ["sweep=bayes"]).folder
     assert plan_of("train", ["sweep=bayes", "sweep.trials=99"]).folder == bayes
     assert plan_of("train", ["sweep=bayes", "sweep.seed=1"]).folder != bayes
+    # Another configuration behind the same command line: its trials would mislead the search.
+    monkeypatch.setattr(plan, "_ASIDE", (*plan._ASIDE, "train"))
+    assert plan_of("train", ["sweep=bayes"]).folder != bayes
+    assert plan_of("train", ["loss=hinge,softmax", "seed=0"]).folder == folder
+
+
+def test_the_order_of_keys_makes_no_other_jobs():
+    one, other = (
+        plan_of("train", given) for given in (("seed=0,1", "loss=hinge,softmax"), ("loss=hinge,softmax", "seed=0,1"))
+    )
+    assert one.folder == other.folder
+    assert [(job.number, job.params, job.config) for job in one.jobs] == [
+        (job.number, job.params, job.config) for job in other.jobs
+    ]
+
+
+def test_a_job_has_one_record_by_its_number(tmp_path):
+    for overrides in (["seed=0", "loss=hinge"], ["loss=hinge", "seed=0"]):
+        add_job(tmp_path, {"number": 3, "overrides": overrides, "state": "finished"})
+    assert [job["overrides"] for job in read_jobs(tmp_path)] == [["loss=hinge", "seed=0"]]
+
+
+def test_a_sweep_over_what_has_no_default_lies_under_the_root_of_its_files(tmp_path, monkeypatch):
+    """A group that must be chosen: without a value of it nothing of the command line composes."""
+    real = plan.explain
+    monkeypatch.setattr(
+        plan,
+        "explain",
+        lambda conf, verb, given: (
+            real(conf, verb, given) or not any(one.startswith(("loss=", "sweep=")) for one in given)
+        ),
+    )
+    found = plan_of("train", ["loss=hinge,softmax", f"root={tmp_path}/mine"])
+    assert found.root == tmp_path / "mine"
+    assert found.default == {}
+
+
+def test_a_command_line_is_noted_as_it_was_typed(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("colbert_lab.stages.launch.run_job", lambda *_: seen.append(list(sys.argv)))
+    typed = ["/x/bin/colbert-lab", "train", "loss=hinge"]
+    monkeypatch.setattr(sys, "argv", typed)
+    monkeypatch.chdir(tmp_path)
+    launch("train", typed[2:])
+    (job,) = plan_of("train", ["loss=hinge", f"root={tmp_path}"]).jobs
+    job.write(tmp_path)
+    run_sweep_job(tmp_path, 0)
+    assert seen == [typed, ["colbert-lab", "train", "loss=hinge", f"root={tmp_path}"]]
+    assert sys.argv == typed
 
 
 def test_a_change_of_the_configuration_behind_the_same_command_is_no_finished_job(tmp_path):
@@ -272,6 +322,37 @@ def alive(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def test_a_job_that_a_cluster_killed_hides_no_other(sweep, monkeypatch, tmp_path):
+    """A launcher that comes upon a killed job fails as a whole."""
+    ran = []
+
+    def killed(verb, arguments, folder):
+        ran.append(arguments)
+        job = Job.read(folder, 1)
+        (tmp_path / "manifest.json").touch()
+        end = {"state": "finished", "objective": 0.5, "objective_name": "x", "figures": {}, "artifact": str(tmp_path)}
+        add_job(folder, base_record(job) | end | {"pid": len(ran)})
+        sys.exit(1)
+
+    monkeypatch.setattr("colbert_lab.stages.launch.multirun", killed)
+    command = sweep.lab.arguments("train", "loss=hinge,softmax", "hydra/launcher=submitit_local")
+    code, out, _ = sweep(*command)
+    assert code == 1
+    assert [(job["number"], job["state"]) for job in jobs_of(sweep.lab)] == [(1, "finished"), (0, "failed")]
+    assert "1 finished, 1 failed" in out
+    assert "submitit_local failed" in out
+    (folder_of(sweep.lab) / JOBS).write_text("")
+    for number in (0, 1):
+        job = Job.read(folder_of(sweep.lab), number)
+        add_job(
+            folder_of(sweep.lab),
+            base_record(job)
+            | {"state": "finished", "objective": 0.5, "objective_name": "x", "figures": {}, "artifact": str(tmp_path)},
+        )
+    assert sweep(*command)[0] == 0
+    assert len(ran) == 1, "nothing was left to do"
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """Bayesian search: the space, the same trials for the same seed however often it was killed, pruning, resuming."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -12,9 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from colbert_lab.errors import ConfigError
+from colbert_lab.stages.sweeps import bayes
 from colbert_lab.stages.sweeps.bayes import STUDY, _curve
 from colbert_lab.stages.sweeps.kinds import Bayes
-from colbert_lab.stages.sweeps.plan import plan_of
+from colbert_lab.stages.sweeps.plan import Job, Plan, plan_of
+from colbert_lab.stages.sweeps.summary import conclude
 from colbert_lab.stages.sweeps.trials import Trials, importance, space_of
 from colbert_lab.stages.table import read_jobs
 from colbert_lab.tracking.log import RunLog
@@ -120,6 +124,20 @@ def test_values_outside_the_space_are_no_first_trial(tmp_path):
     assert 0.123456 <= float(rounded.values["x"]) <= 0.123459, "rounding leaves the range"
 
 
+def test_rounding_leaves_narrow_ranges_steps_and_the_configurations_own_values(tmp_path):
+    narrow = FloatDistribution(1.0, 1.0005)
+    trials = Trials(tmp_path / "a", Bayes(trials=8, startup=8), {"x": narrow}, {})
+    assert len({trials.ask().values["x"] for _ in range(8)}) == 8
+    own = Trials(tmp_path / "b", Bayes(), {"x": FloatDistribution(0.0, 1.0)}, {"x": 0.123456789})
+    assert own.ask().values == {"x": "0.123456789"}
+    # Killed while it ran: tried again as it was.
+    again = Trials(tmp_path / "b", Bayes(), {"x": FloatDistribution(0.0, 1.0)}, {"x": 0.123456789})
+    assert again.ask().values == {"x": "0.123456789"}
+    stepped = space("x=range(1.00001,1.00004,0.00001)")["x"]
+    tried = {Trials(tmp_path / f"c{n}", Bayes(seed=n), {"x": stepped}, {}).ask().values["x"] for n in range(6)}
+    assert len(tried) > 1
+
+
 def test_no_trial_is_stopped_by_the_pruner_that_was_left_out_or_in_its_warm_up(tmp_path):
     for name, kind, stopped in (
         ("none", Bayes(trials=12, startup=4, pruner="none"), False),
@@ -157,11 +175,62 @@ def test_a_curve_is_found_where_the_artifact_was_renamed_to(tmp_path):
     assert _curve(tmp_path / "none" / "log", "val/ndcg_10") == []
 
 
+def test_points_that_a_restart_may_take_back_stop_nothing(tmp_path):
+    for _ in range(2):
+        run = RunLog(tmp_path / "log")
+        run.begin({}, [])
+        if _:
+            assert _curve(run.directory, "val/ndcg_10", settled=True) == []
+            run.resumed(2)
+        run.metrics({"val/ndcg_10": 0.25 + _}, 2 + 2 * _)
+        if not _:
+            run.metrics({"val/ndcg_10": 0.125}, 4)
+        assert _curve(run.directory, "val/ndcg_10", settled=True)
+    assert _curve(run.directory, "val/ndcg_10", settled=True) == [(2, 0.25), (4, 1.25)]
+
+
 def test_what_cannot_be_searched_is_said(tmp_path):
     with pytest.raises(ConfigError, match="nothing to search"):
         plan_of("train", ["sweep=bayes", "optim.lr=1e-4", "loss=hinge"])
+    with pytest.raises(ConfigError, match="run_dir is one place"):
+        plan_of("train", ["sweep=bayes", "run_dir=x"])
     with pytest.raises(ConfigError, match="trials=0 must be at least 1"):
         plan_of("train", ["sweep=bayes", "sweep.trials=0"])
+
+
+def test_values_that_do_not_go_together_are_a_failed_trial_and_no_end(tmp_path, monkeypatch):
+    plan = plan_of(
+        "train", ["sweep=bayes", "optim.lr=interval(1e-5,1e-3)", "sweep.trials=3", "seed=0", f"root={tmp_path}"]
+    )
+    started = []
+
+    def job(number, overrides):
+        if number == 1:
+            raise ConfigError("these two exclude each other")
+        return Job(number, "train", overrides, {}, "c")
+
+    class Pool(contextlib.nullcontext):
+        free, running = True, {}
+
+        def wait(self, seconds):
+            ended = [SimpleNamespace(key=one, code=0, pid=1, seconds=0.1) for one in started]
+            started.clear()
+            return ended
+
+    plan.folder.mkdir(parents=True)
+    monkeypatch.setattr(bayes, "_check_corners", lambda *_: None)
+    monkeypatch.setattr(bayes, "pool_of", lambda _: (pool := Pool(), setattr(pool, "enter_result", pool))[0])
+    monkeypatch.setattr(bayes, "start", lambda pool, job, folder, told: started.append(job))
+    monkeypatch.setattr(Plan, "job", lambda self, number, overrides: job(number, overrides))
+    bayes.run_bayes(plan)
+    records = {record["number"]: record for record in read_jobs(plan.folder)}
+    assert sorted(records) == [0, 1, 2]
+    assert "these two exclude each other" in records[1]["error"]
+    plan.write()
+    text, failed = conclude(plan.folder)
+    assert failed
+    # It had no process, which could have left a log.
+    assert "001.log" not in text
 
 
 @pytest.mark.slow

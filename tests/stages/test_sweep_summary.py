@@ -12,7 +12,7 @@ from colbert_lab.evaluation.significance import holm, paired
 from colbert_lab.stages.sweeps.importance import is_full_factorial, main_effects
 from colbert_lab.stages.sweeps.plan import PLAN
 from colbert_lab.stages.sweeps.queries import PerQuery, against, per_query
-from colbert_lab.stages.sweeps.summary import command_of, summarise
+from colbert_lab.stages.sweeps.summary import command_of, conclude, summarise
 from colbert_lab.stages.sweeps.text import text_of
 from colbert_lab.stages.table import add_job
 
@@ -103,6 +103,10 @@ def test_per_query_values_of_each_kind_of_artifact(tmp_path):
     test = metrics(tmp_path / "m", "test", {"untrained": {"a": 0.1}, "trained": {"a": 0.5}})
     assert per_query(test, "dev_ndcg_10") == PerQuery("test_ndcg_10", {"a": 0.5})
     assert per_query(test, "mrr_10") == PerQuery("test_mrr_10", {"a": 0})
+    last = metrics(tmp_path / "l", "test", {"trained": {"a": 0.5}, "bm25": {"a": 0.3}})
+    assert per_query(last, "ndcg_10") == PerQuery("test_ndcg_10", {"a": 0.5})
+    alone = metrics(tmp_path / "b", "test", {"bm25": {"a": 0.3}})
+    assert per_query(alone, "ndcg_10") == PerQuery("test_ndcg_10", {"a": 0.3})
     dev = metrics(tmp_path / "d", "dev", {"round 0": {"a": 0.2}, "round 1": {"a": 0.3}})
     with build(tmp_path / "r", "rounds", "k", {"metrics_dev": {"path": str(dev)}}) as work:
         (work.path / "rounds.json").write_text('{"best": "round 0"}')
@@ -158,6 +162,17 @@ def test_the_summary_of_a_sweep(folder):
     assert "5 finished, 1 failed" in text
     assert "  Traceback\n    it broke" in text
     assert json.loads(json.dumps(told)) == told
+
+
+def test_a_report_that_cannot_be_made_does_not_take_the_table_with_it(folder, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr("colbert_lab.stages.report.report_of", broken)
+    text, failed = conclude(folder)
+    assert failed
+    assert text.startswith(text_of(summarise(folder)))
+    assert "no report: RuntimeError: no page" in text
 
 
 def test_no_default_among_the_jobs_and_no_end_yet(folder, tmp_path):

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from colbert_lab.stages import making
 from colbert_lab.stages.agent import agents_overrides
 from colbert_lab.stages.check import check
-from colbert_lab.stages.launch import RUNTIME, conf_dir
+from colbert_lab.stages.identity import is_told
+from colbert_lab.stages.launch import RUNTIME, conf_dir, run_job
+from colbert_lab.stages.making import create
 from colbert_lab.stages.options import Options
 from colbert_lab.stages.overrides import explain
 from colbert_lab.stages.sweeps.plan import composed
@@ -74,3 +78,55 @@ def test_a_run_that_is_queued_again_keeps_what_the_sweep_chose(monkeypatch, caps
     assert agents_overrides(conf_dir(), "train", ["optim.lrr=1"]) == ["optim.lrr=1"]
     monkeypatch.delenv("WANDB_SWEEP_ID")
     assert agents_overrides(conf_dir(), "train", ["derived={}", "x=None"]) == ["derived={}", "x=None"]
+
+
+def test_an_agents_run_is_told_one_stage_of_a_verb(monkeypatch):
+    stages = ("init", "bm25", "train", "index", "search", "evaluate")
+
+    def told(verb):
+        return [stage for stage in stages if is_told(OmegaConf.create({"verb": verb}), stage)]
+
+    assert told("pipeline") == list(stages)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    # Each of the others would take the agent's one run from it; evaluate's objective is of the test split.
+    assert told("pipeline") == ["train"]
+    assert told("train") == ["train"]
+    assert told("evaluate") == ["evaluate"]
+
+
+class Told:
+    """A sink that keeps what it hears; of all runs in this process."""
+
+    required, online, heard = False, True, []
+
+    def __init__(self, **_):
+        pass
+
+    def __getattr__(self, name):
+        return lambda *given: Told.heard.append((name, given))
+
+
+def test_training_under_an_agent_is_its_run_also_where_it_was_done_before(fresh_lab, monkeypatch):
+    monkeypatch.setattr(Told, "heard", [])
+
+    def run():
+        cfg, given, choices = fresh_lab.compose("train", "tracking=offline")
+        return run_job("train", cfg, given, choices)
+
+    monkeypatch.setattr(making, "create", lambda node, **given: Told() if "mode" in node else create(node, **given))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    objectives = []
+    for agents in ("first", "second"):
+        monkeypatch.setenv("WANDB_RUN_ID", agents)
+        Told.heard.clear()
+        made = run()
+        opened = [given for name, given in Told.heard if name == "open"]
+        assert [(one[1].job_type, one[1].id) for one in opened] == [("train", agents)]
+        objectives += [
+            given[0]["objective"] for name, given in Told.heard if name == "summary" and "objective" in given[0]
+        ]
+        assert Told.heard[-1] == ("close", (0,))
+        # The log stays the first run's: by this name a replay finds it.
+        assert (made.artifact.path / "log" / "wandb_id").read_text() == "first"
+    assert len(objectives) >= 2
+    assert set(objectives) == {made.objective}

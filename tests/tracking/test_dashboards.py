@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "dashboards.py"
 
@@ -63,6 +64,13 @@ def test_a_dry_run_shows_what_would_be_written_without_network_and_account(tmp_p
     text = json.dumps(sections)
     assert '"summary:index/bytes_per_token"' in text
     assert '"config:optim.value.lr"' in text
+
+
+def test_every_term_of_the_losses_that_ship_is_shown(dashboards):
+    losses = [yaml.safe_load(file.read_text()) for file in (SCRIPT.parent.parent / "conf" / "loss").glob("*.yaml")]
+    terms = {term for loss in losses for term in loss["terms"]}
+    assert len(losses) >= 6
+    assert set(dashboards.PARTS) == {f"train/loss_{term}" for term in terms}
 
 
 def test_saving_without_an_account_is_refused_before_anything_is_reached(dashboards, capsys):

@@ -14,7 +14,7 @@ import pytest
 from colbert_lab.errors import DataError
 from colbert_lab.tracking.log import RunLog, plain
 from colbert_lab.tracking.names import check_names
-from colbert_lab.tracking.read import history, read_metrics, read_table, state, summary
+from colbert_lab.tracking.read import history, read_metrics, read_table, seconds, state, summary
 
 
 def begun(directory):
@@ -196,3 +196,15 @@ def test_killed_while_writing_then_resumed(tmp_path):
     after = history(tmp_path)["train/loss"]
     assert after == [(step, step / 7) for step in range(41)] + [(41, -1.0)]
     assert state(tmp_path)["segments"][0]["state"] == "killed"
+
+
+def test_a_killed_start_counts_up_to_its_own_last_line(tmp_path):
+    def start(began, ended):
+        return {"state": "killed" if ended is None else "finished", "started": began, "ended": ended, "pid": 1}
+
+    # 100 to 130, killed; then after a night 1000 to 1050.
+    segments = [start(100.0, None), start(1000.0, 1050.0)]
+    (tmp_path / "state.json").write_text(json.dumps({"state": "finished", "segments": segments}))
+    lines = [{"time": time, "axis": "trainer/step", "step": n, "x": 1} for n, time in enumerate((110.0, 130.0, 1040.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert seconds(tmp_path) == 30.0 + 50.0

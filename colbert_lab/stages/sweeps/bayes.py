@@ -10,13 +10,14 @@ from optuna.distributions import BaseDistribution
 
 from colbert_lab.artifact import LOG
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.stages.making import say
+from colbert_lab.stages.making import say, say_once
 from colbert_lab.stages.sweeps.grid import Told, ended_job, pool_of, start
 from colbert_lab.stages.sweeps.plan import Job, Plan
 from colbert_lab.stages.sweeps.pool import Pool
 from colbert_lab.stages.sweeps.trials import Asked, Trials, space_of, texts_of
+from colbert_lab.stages.table import add_job, base_record
 from colbert_lab.tracking.log import STATE
-from colbert_lab.tracking.read import history, state
+from colbert_lab.tracking.read import history, is_settled, state
 
 STUDY = "study.jsonl"
 # Seconds between two looks at the trials' logs.
@@ -52,7 +53,12 @@ def run_bayes(plan: Plan) -> None:
         while running or trials.left > 0:
             while pool.free and trials.left > 0:
                 asked = trials.ask()
-                job = plan.job(asked.place, _overrides(plan, asked.values))
+                overrides = _overrides(plan, asked.values)
+                try:
+                    job = plan.job(asked.place, overrides)
+                except ConfigError as error:
+                    _refused(plan, trials, asked, overrides, told, error)
+                    continue
                 running[job.number] = _Run(asked, time.time())
                 start(pool, job, plan.folder, told)
             for ended in pool.wait(_LOOK):
@@ -80,6 +86,15 @@ def _overrides(plan: Plan, values: Mapping[str, str]) -> list[str]:
     return [f"{key}={values[key]}" if key in values else one.input_line for key, one in plan.texts.items()]
 
 
+def _refused(plan: Plan, trials: Trials, asked: Asked, overrides: list[str], told: Told, error: ConfigError) -> None:
+    """Close a trial at values that do not go together, and note it as a failed job: the search goes on."""
+    job = Job(asked.place, plan.verb, overrides, dict(asked.values), "")
+    record = base_record(job) | {"state": "failed", "error": str(error), "seconds": 0.0}
+    add_job(plan.folder, record)
+    trials.tell(asked, None)
+    told.ended(job, record, 0.0)
+
+
 def _look(plan: Plan, trials: Trials, pool: Pool, running: dict[int, _Run]) -> None:
     """Report what the running trials have reached, and stop those that shall be."""
     for job, pid in pool.running.items():
@@ -95,7 +110,7 @@ def _report(plan: Plan, trials: Trials, run: _Run) -> bool:
 
     Point by point, so that what is stopped depends on the values and not on how soon they were read.
     """
-    points = _curve(run.log, plan.kind.follow)
+    points = _curve(run.log, plan.kind.follow, settled=True)
     while run.read < len(points):
         step, value = points[run.read]
         run.read += 1
@@ -114,6 +129,8 @@ def _ended(plan: Plan, trials: Trials, run: _Run, ended: Any) -> dict[str, Any]:
         run.log = _log_of(plan, ended.pid, run.since) or (record.get("artifact") and Path(record["artifact"]) / LOG)
     if run.pruned_at is None and run.log is not None:
         _report(plan, trials, run)
+        if plan.kind.pruner != "none" and not _curve(run.log, plan.kind.follow):
+            say_once(f"sweep.follow={plan.kind.follow} is no curve of this run, so that nothing can be stopped early")
     if run.pruned_at is not None:
         trials.prune(run.asked)
         step, value = run.pruned_at
@@ -140,11 +157,14 @@ def _log_of(plan: Plan, pid: int, since: float) -> Path | None:
     return None
 
 
-def _curve(log: Path, name: str) -> list[tuple[int, float]]:
-    """The curve `name` of the log, wherever it lies by now; empty where it has none yet."""
+def _curve(log: Path, name: str, settled: bool = False) -> list[tuple[int, float]]:
+    """The curve `name` of the log, wherever it lies by now; empty where it has none yet.
+
+    `settled`: and where a run that was killed and taken up has not said yet which of its points still count.
+    """
     for place in (log, log.parent.with_name(log.parent.name.removesuffix(".partial")) / log.name):
         try:
-            return history(place).get(name, [])
+            return [] if settled and not is_settled(place) else history(place).get(name, [])
         except (DataError, OSError):
             continue
     return []

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.making import say
+from colbert_lab.stages.table import JOBS, add_job, base_record, read_jobs
 from colbert_lab.tracking.sigterm import exit_on_sigterm
 
 
@@ -46,10 +47,11 @@ class Bayes:
     """`trials` runs, each at values of `params` that the ones before make promising (TPE); weak ones are stopped.
 
     params: key -> list, or text: a,b; range(1,9,2); interval(0,1); int(interval(1,9)); tag(log,interval(1e-6,1e-3)).
-    The first trial has the configuration's own values where they lie in `params`. startup: random trials, with the
-    first, before the sampler learns. pruner: stops a trial whose best `follow` so far is below the median, or not in
-    the best `percentile`, of the others at that step (Golovin et al., KDD 2017); not in its first `warmup` steps, and
-    not before `after` trials came to their end. jobs: as for a grid; only one at once repeats bit for bit.
+    The first trial has the configuration's own values where all of them lie in `params`. startup: trials that must have
+    ended, at random values but for the first, before the sampler learns. pruner: stops a trial whose best `follow` so
+    far is below the median, or not in the best `percentile`, of the others' values at that step (Optuna's rule; that of
+    Golovin et al., KDD 2017, takes their running means); not in its first `warmup` steps, and not before `after` trials
+    came to their end. jobs: as for a grid; only one at once repeats bit for bit.
     """
 
     params: dict[str, Any] = field(default_factory=dict)
@@ -123,16 +125,39 @@ def _installed(module: str) -> bool:
 def _on_a_cluster(plan: Any) -> None:
     """Hydra's own multirun with the launcher that was chosen; the jobs themselves note how they ended."""
     from colbert_lab.stages.launch import multirun
+    from colbert_lab.stages.sweeps.grid import finished_jobs
 
     if isinstance(plan.kind, Bayes):
         raise ConfigError(
             f"sweep=bayes chooses each trial by the ones before and runs them on this machine, but "
             f"hydra/launcher={plan.launcher} is given\ntry: without it, or a grid"
         )
+    done = finished_jobs(plan.folder, plan.jobs)
+    todo = [job for job in plan.jobs if job.number not in done]
     for job in plan.jobs:
         job.write(plan.folder)
-    say(f"{plan.verb}: {len(plan.jobs)} jobs by {plan.launcher}, told in {plan.folder}")
-    multirun(plan.verb, plan.arguments, plan.folder)
+    before = f", {len(done)} of them done before" if done else ""
+    say(f"{plan.verb}: {len(plan.jobs)} jobs by {plan.launcher}{before}, told in {plan.folder}")
+    if not todo:
+        return
+    known = _by_number(plan.folder)
+    ending = "it left no word"
+    try:
+        multirun(plan.verb, plan.arguments, plan.folder)
+    except SystemExit as left:
+        # Hydra's way to say that something failed: a job that was killed, of which the others' ends are no less worth.
+        if left.code != 1:
+            raise
+        ending = f"it left no word, and {plan.launcher} failed, as told above"
+    now = _by_number(plan.folder)
+    for job in todo:
+        if now.get(job.number) == known.get(job.number):
+            add_job(plan.folder, base_record(job) | {"state": "failed", "error": f"the job has no end: {ending}"})
+
+
+def _by_number(folder: Path) -> dict[int, Any]:
+    """The record of each job that has ended; those of two calls differ in their process at least."""
+    return {one["number"]: one for one in read_jobs(folder)} if (folder / JOBS).is_file() else {}
 
 
 @contextlib.contextmanager

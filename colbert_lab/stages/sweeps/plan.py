@@ -3,7 +3,7 @@
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before it is run. `texts` are the overrides of all jobs by key, swept ones with their range of values."""
+    """A sweep before it is run. `texts` are the overrides of all jobs by key, swept ones with their range of values.
+
+    `base` is a hash of the configuration that all jobs share, which may change behind the same command line.
+    """
 
     verb: str
     kind: Grid | Bayes
@@ -68,6 +71,7 @@ class Plan:
     root: Path
     launcher: str | None = None
     default: dict[str, Any] = field(default_factory=dict)
+    base: str = ""
 
     @property
     def swept(self) -> dict[str, Override]:
@@ -79,8 +83,9 @@ class Plan:
         """Where the sweep is kept: the same for the same jobs, however many at once and wherever they run."""
         identity: list[Any] = [self.verb, sorted(one.input_line for one in self.texts.values())]
         if isinstance(self.kind, Bayes):
-            # More trials of the same search go on in the same folder.
-            identity.append({k: v for k, v in asdict(self.kind).items() if k not in ("jobs", "trials", "params")})
+            # More trials of the same search go on in the same folder; of another configuration they would mislead it.
+            options = {k: v for k, v in asdict(self.kind).items() if k not in ("jobs", "trials", "params")}
+            identity += [options, self.base]
         return self.root / "sweeps" / f"{self.verb}-{hash_json(identity)[:10]}"
 
     @property
@@ -110,9 +115,7 @@ class Plan:
         cfg, choices = composed(self.verb, overrides)
         _check(self.verb, cfg, choices, " ".join(overrides))
         params = {key: value_of(cfg, choices, key) for key in self.swept}
-        plain = OmegaConf.to_container(cfg, resolve=False)
-        content = {key: value for key, value in plain.items() if key not in _ASIDE}
-        return Job(number, self.verb, overrides, params, hash_json(content))
+        return Job(number, self.verb, overrides, params, _hash(cfg))
 
     def write(self) -> None:
         """Leave in the folder what the summary at the end needs to know of the plan."""
@@ -159,16 +162,20 @@ def plan_of(verb: str, overrides: Sequence[str]) -> Plan:
     with hydra_on(conf_dir()) as loader:
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(texts)
     by_key = {one.get_key_element(): one for one in parsed}
+    # Jobs are numbered by the keys' own order: the same sweep, typed in another, finds its jobs again.
+    by_key = dict(sorted(by_key.items(), key=lambda entry: entry[0].lstrip("+~")))
     _check_ranges(kind, by_key, where)
     fixed = [one.input_line for one in by_key.values() if not one.is_sweep_override()]
+    swept = {key: one for key, one in by_key.items() if one.is_sweep_override()}
     if explain(conf_dir(), verb, fixed):
         # What is swept has no default: a group that must be chosen.
-        root, default = cfg.root, {}
+        cfg, choices = composed(verb, fixed + [_first(one) for one in swept.values()])
+        default = {}
     else:
         cfg, choices = composed(verb, fixed)
-        swept = [key for key, one in by_key.items() if one.is_sweep_override()]
-        root, default = cfg.root, {key: value_of(cfg, choices, key) for key in swept}
-    return Plan(verb, kind, by_key, hydra, Path(root).expanduser().absolute(), launcher, default)
+        default = {key: value_of(cfg, choices, key) for key in swept}
+    root = Path(cfg.root).expanduser().absolute()
+    return Plan(verb, kind, by_key, hydra, root, launcher, default, _hash(cfg, swept))
 
 
 def composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
@@ -192,6 +199,26 @@ def value_of(cfg: DictConfig, choices: dict[str, Any], key: str) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
+def _hash(cfg: DictConfig, without: Iterable[str] = ()) -> str:
+    """A hash of what a configuration computes, the keys `without` left out."""
+    content = {key: value for key, value in OmegaConf.to_container(cfg, resolve=False).items() if key not in _ASIDE}
+    for key in without:
+        *above, last = key.lstrip("+~").partition("@")[0].replace("/", ".").split(".")
+        node: Any = content
+        for name in above:
+            node = node.get(name) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return hash_json(content)
+
+
+def _first(one: Override) -> str:
+    """The first of the overrides that a swept one stands for."""
+    value = one.value()
+    ranged = isinstance(value, IntervalSweep | RangeSweep)
+    return f"{one.get_key_element()}={value.start if ranged else next(iter(one.sweep_string_iterator()))}"
+
+
 def _check(verb: str, cfg: DictConfig, choices: dict[str, Any], where: str) -> None:
     from colbert_lab.stages.launch import RUNTIME, conf_dir
 
@@ -204,6 +231,8 @@ def _check_ranges(kind: Grid | Bayes, by_key: dict[str, Override], where: str) -
     open_ended = [one.input_line for one in swept.values() if isinstance(one.value(), IntervalSweep)]
     if isinstance(kind, Bayes) and not swept:
         raise ConfigError("sweep=bayes has nothing to search\ntry: 'optim.lr=tag(log,interval(1e-6,1e-3))'", where)
+    if isinstance(kind, Bayes) and "run_dir" in by_key:
+        raise ConfigError("run_dir is one place, but a search has many trials\ntry: without it, or root=DIR", where)
     if isinstance(kind, Grid) and open_ended:
         raise ConfigError([f"{text} has no steps for a grid\ntry: sweep=bayes, or a,b,c" for text in open_ended], where)
 

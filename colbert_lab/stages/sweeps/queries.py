@@ -30,8 +30,8 @@ class PerQuery:
 def per_query(artifact: Path, objective: str) -> PerQuery | None:
     """The per-query values behind a run's objective, as near to it as its artifact has them; None where it has none.
 
-    Of a model those of its dev sample, of rounds those of the best round on dev, of metrics the last system's: with a
-    pipeline, whose objective is on dev, those are the test queries'.
+    Of a model those of its dev sample, of rounds those of the best round on dev, of metrics the last system's that
+    is not bm25: with a pipeline, whose objective is on dev, those are the test queries'.
     """
     try:
         kind = read_manifest(artifact)["kind"]
@@ -112,7 +112,10 @@ def _by_query(a: Mapping[Any, PerQuery], b: Mapping[Any, PerQuery]) -> dict[str,
 
 def _of_metrics(artifact: Path, objective: str, system: str | None = None) -> PerQuery | None:
     told = json.loads((artifact / "metrics.json").read_text(encoding="utf-8"))
-    system = list(told["systems"])[-1] if system is None else system
+    if system is None:
+        # A sweep is over what is trained, wherever a table has its baseline.
+        system = [name for name in told["systems"] if name != "bm25"] or list(told["systems"])
+        system = system[-1]
     lines = (artifact / "per_query.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["system"] == system]
     return _column(rows, told["split"], objective)

@@ -33,8 +33,14 @@ def conclude(folder: Path) -> tuple[str, bool]:
 
     summary = summarise(folder)
     write_atomic(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False).encode())
-    page = report_of([folder], folder / "report.html", f"{summary['verb']}: {', '.join(summary['swept'])}")
-    return f"{text_of(summary)}report: {page}\n", bool(summary["failed"])
+    text = text_of(summary)
+    try:
+        page = report_of([folder], folder / "report.html", f"{summary['verb']}: {', '.join(summary['swept'])}")
+        told = f"report: {page}"
+    except Exception as error:
+        # The table is what hours went into; a page can be made again.
+        told = f"no report: {type(error).__name__}: {error}\ntry: colbert-lab report runs={folder}"
+    return f"{text}{told}\n", bool(summary["failed"])
 
 
 def summarise(folder: Path) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def _importance(summary: Mapping[str, Any]) -> str:
 
 def _failure(summary: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     log = Path(summary["folder"]) / "jobs" / f"{job['number']:03d}.log"
-    return f"failed: {_label(job['params'])} (told in {log})\n  " + job["error"].rstrip().replace("\n", "\n  ")
+    where = f" (told in {log})" if log.is_file() else ""
+    return f"failed: {_label(job['params'])}{where}\n  " + job["error"].rstrip().replace("\n", "\n  ")
 
 
 def _label(params: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ so that a search that was killed and taken up again tries what it would have tri
 process was killed is marked failed, and tried again with the same values at the same place.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from colbert_lab.stages.overrides import shown
 from colbert_lab.stages.sweeps.kinds import Bayes
 
 _PLACE = "place"
-# Enough for a search, and short enough for a name.
+# Of the trial at the configuration's own values: no digit of them is rounded away.
+_OWN = "own"
+# Enough for a search, and short enough for a name; a narrow range gets as many as tell it apart as well.
 _DIGITS = 4
 
 
@@ -55,7 +58,7 @@ class Trials:
         if not self._places():
             first = _within(self._space, default)
             if first is not None:
-                self._study.enqueue_trial(first, user_attrs={_PLACE: 0})
+                self._study.enqueue_trial(first, user_attrs={_PLACE: 0, _OWN: True})
 
     @property
     def left(self) -> int:
@@ -79,7 +82,8 @@ class Trials:
             place = trial.user_attrs[_PLACE]
         else:
             trial.set_user_attr(_PLACE, place)
-        values = {key: _text(distribution, trial.params[key]) for key, distribution in self._space.items()}
+        own = trial.user_attrs.get(_OWN, False)
+        values = {key: _text(distribution, trial.params[key], own) for key, distribution in self._space.items()}
         return Asked(place, values, trial)
 
     def report(self, asked: Asked, step: int, value: float) -> bool:
@@ -102,11 +106,11 @@ class Trials:
         """Put every place whose trial was killed, or failed in an earlier call, in line to be tried again."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
-        for place, trial in self._latest().items():
+        for trial in self._latest().values():
             if trial.state is TrialState.FAIL:
                 # One killed while it was being asked for again has its values where they were put in line.
                 values = trial.system_attrs.get("fixed_params", {}) | trial.params
-                self._study.enqueue_trial(values, user_attrs={_PLACE: place})
+                self._study.enqueue_trial(values, user_attrs=trial.user_attrs)
 
     def _latest(self) -> dict[int, FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False)
@@ -165,10 +169,15 @@ def _distribution(one: Override) -> BaseDistribution:
     return CategoricalDistribution(tuple(one.sweep_string_iterator()))
 
 
-def _text(distribution: BaseDistribution, value: Any) -> str:
+def _text(distribution: BaseDistribution, value: Any, exact: bool = False) -> str:
     if isinstance(distribution, FloatDistribution):
+        if exact or distribution.step is not None:
+            return repr(float(value))
+        width = distribution.high - distribution.low
+        largest = max(abs(distribution.low), abs(distribution.high))
+        more = math.ceil(math.log10(largest / width)) if 0 < width < largest else 0
         # Rounded for the eye, within the range all the same.
-        return repr(min(max(float(f"{value:.{_DIGITS}g}"), distribution.low), distribution.high))
+        return repr(min(max(float(f"{value:.{min(_DIGITS + more, 17)}g}"), distribution.low), distribution.high))
     return str(value)
 
 
