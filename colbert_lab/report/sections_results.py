@@ -1,4 +1,4 @@
-"""Sections: what was asked, and the tables that answer it, with tests, costs, published values and guards."""
+"""Sections: what was asked, and the tables that answer it, with tests, costs and guards."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from colbert_lab.report.markup import (
     table,
     tag,
 )
+from colbert_lab.report.published import published_table
 from colbert_lab.report.records import Findings, Results, label_of
 
 LEVEL = 0.05
@@ -149,12 +150,10 @@ def _table(name: str, group: Sequence[Results]) -> Html:
         m: max((v for o, s in systems if (v := o.systems[s]["means"].get(m)) is not None), default=None)
         for m in metrics
     }
-    published = _published(group)
     columns = [Column("system", number=False)]
     if len(group) > 1:
         columns.append(Column("judged in", number=False))
     columns += [Column(metric, style="slot") for metric in metrics]
-    columns += [Column("published", told=f"a published {first.metric} of the same kind")] if published else []
     rows = []
     for one, system in systems:
         record = one.systems[system]
@@ -166,18 +165,19 @@ def _table(name: str, group: Sequence[Results]) -> Html:
             _value(record["means"].get(m), best[m] if len(systems) > 1 else None, record, m, tests.get(m))
             for m in metrics
         ]
-        if published:
-            told = published.get(system)
-            cells.append(Cell("–") if told is None else number_cell(told["value"], told=f"{told['source']}"))
         rows.append((None, cells))
     caption = f"{first.collection} {first.split}"
     caption += f", {first.queries:,} queries" if first.queries else ""
     caption += f", {first.corpus} corpus" if first.corpus else ""
-    notes = _protocols(group)
+    notes = []
     level = {one.relevance_level for one in group} - {None}
     if level:
         notes.append(f"Binary metrics count grades of {', '.join(map(str, sorted(level)))} and more as relevant.")
-    return markup(table(columns, rows, caption, name), [tag("p", note, class_="note") for note in notes])
+    return markup(
+        table(columns, rows, caption, name),
+        [tag("p", note, class_="note") for note in notes],
+        [published_table(one, f"{name}-published-{i}") for i, one in enumerate(group)],
+    )
 
 
 def _cost_table(one: Results, number: int) -> Html | None:
@@ -249,21 +249,6 @@ def _tests(found: Sequence[Results]) -> Html | None:
     return folded(
         f"Every test ({len(rows)})", table(columns, rows, "Differences to the baseline", f"tests-{len(rows)}", True)
     )
-
-
-def _published(group: Sequence[Results]) -> dict[str, Mapping[str, Any]]:
-    return {p["system"]: p for one in group for p in one.published if p.get("metric") == one.metric}
-
-
-def _protocols(group: Sequence[Results]) -> list[str]:
-    """Where a published value was measured otherwise, said in full: the numbers do not mean the same."""
-    return [
-        f"Published {p['metric']} of {p['system']}: {p['value']} ({p['source']}); measured here {p.get('measured')}"
-        + (f"; other than here: {', '.join(map(str, p['protocol']))}" if p.get("protocol") else "")
-        + "."
-        for one in group
-        for p in one.published
-    ]
 
 
 def _collection(counts: Mapping[str, Any]) -> str:

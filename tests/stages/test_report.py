@@ -121,6 +121,13 @@ def test_texts_of_documents_and_names_are_text(tmp_path):
     assert evil not in found
 
 
+def test_published_figures_stand_beside_ours_with_what_differs(tmp_path):
+    found = report_of([write_comparison(tmp_path)], tmp_path / "page.html", "t").read_text()
+    row = found[found.index("colbert [1]") :].partition("</tr>")[0]
+    assert all(told in row for told in ("0.6710", "0.6900", "+0.0190", "a pool in place of the corpus"))
+    assert "[1] a paper, table 2" in found
+
+
 def test_a_place_with_nothing_is_refused(tmp_path):
     with pytest.raises(DataError, match="no run and no sweep"):
         report_of([tmp_path], tmp_path / "page.html", "t")
