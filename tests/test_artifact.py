@@ -150,7 +150,11 @@ def test_a_job_of_a_sweep_waits_for_what_another_makes(tmp_path):
     others = [run(code, tmp_path / "a") for _ in range(4)]
     first.kill()
     first.wait()
-    told = sorted(other.communicate("\n")[0] for other in others)
+    # All are let go before one is waited for: whichever makes it now, the others wait for that one.
+    for other in others:
+        other.stdin.write("\n")
+        other.stdin.flush()
+    told = sorted(other.communicate()[0] for other in others)
     assert told == ["found\n"] * 3 + ["making\nmade\n"]
     assert finished(tmp_path / "a", "key")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
