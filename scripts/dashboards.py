@@ -13,11 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from colbert_lab.tracking.names import leaf
+
 STEP, ROUND = "trainer/step", "round"
 # Terms of the losses that ship; a term that no run has shows nothing.
 PARTS = tuple(f"train/loss_{term}" for term in ("hinge", "softmax", "in_batch", "nway", "kl", "margin_mse"))
-# What a sweep usually changes, as W&B names a nested configuration; a key that no run has makes an empty column.
-SWEPT = ("optim.lr", "train.batch_queries", "train.negatives", "train.max_steps", "text.document_length", "seed")
+# What a sweep usually changes, as W&B names a nested configuration; a key that no run has makes an empty column. What
+# was chosen from a group is a node there, not a value: its name stands under `choices`.
+SWEPT = (
+    "choices.loss",
+    "optim.lr",
+    "train.batch_queries",
+    "train.negatives",
+    "train.max_steps",
+    "text.document_length",
+    "seed",
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,10 @@ class Section:
 
 
 def panels(datasets: Sequence[str] = ()) -> list[Section]:
-    """The whole workspace as plain descriptions; `datasets` are collections by the names their metrics carry."""
-    quality = [f"eval/{dataset}_ndcg_10" for dataset in datasets]
-    by_dataset = [Panel("bar", f"{name} by run", (name,), seeds=True) for name in quality]
+    """The whole workspace as plain descriptions; `datasets` are the names of collections."""
+    quality = [f"eval/{leaf(dataset)}_ndcg_10" for dataset in datasets]
+    by_dataset = [Panel("bar", f"{name} by run", (name,), seeds=True) for name in (*quality, "eval/mean_ndcg_10")]
+    dev = [f"val/{leaf(dataset)}_ndcg_10" for dataset in datasets]
     pareto = [
         Panel("scatter", f"{name} against {x}", (name,), x=x, log_x=True)
         for name in quality or ["objective"]
@@ -80,7 +92,9 @@ def panels(datasets: Sequence[str] = ()) -> list[Section]:
             "Validation",
             (
                 Panel("line", "dev nDCG@10", ("val/ndcg_10",), seeds=True),
+                *(Panel("line", f"{name} by step", (name,), seeds=True) for name in dev),
                 Panel("line", "dev MRR@10", ("val/mrr_10",), seeds=True),
+                Panel("line", "dev recall", ("val/recall_50", "val/recall_100")),
                 Panel("line", "seconds a judgement takes", ("val/seconds",)),
             ),
         ),
@@ -98,6 +112,10 @@ def panels(datasets: Sequence[str] = ()) -> list[Section]:
             "Index",
             (
                 *pareto,
+                *(
+                    Panel("scatter", f"share of exact search's top against {x}", ("index/recall_vs_exact",), x=x)
+                    for x in ("index/bytes_per_token", "search/p50_ms")
+                ),
                 Panel("bar", "bytes a token", ("index/bytes_per_token",)),
                 Panel("bar", "seconds to build", ("index/build_s",)),
             ),
@@ -107,6 +125,7 @@ def panels(datasets: Sequence[str] = ()) -> list[Section]:
             (
                 Panel("bar", "milliseconds to search, a query", ("search/search_ms",)),
                 Panel("bar", "milliseconds to encode, a query", ("search/encode_ms",)),
+                Panel("bar", "milliseconds a query, one at a time", ("search/p50_ms", "search/p95_ms")),
                 Panel("bar", "queries a second", ("search/qps",)),
                 Panel("bar", "results", ("search/candidates",)),
             ),
@@ -186,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--entity", default="", help="account or team; needed to save")
     parser.add_argument("--project", default="colbert_lab")
     parser.add_argument("--name", default="colbert_lab", help="of the view")
-    parser.add_argument("--datasets", default="", help="collections by the names in their metrics: scifact,nfcorpus")
+    parser.add_argument("--datasets", default="", help="names of collections: scifact,nfcorpus")
     parser.add_argument("--dry-run", action="store_true", help="print it and save nothing; no network, no account")
     parser.add_argument("--spec", action="store_true", help="with --dry-run: the specification too, as JSON")
     given = parser.parse_args(arguments)

@@ -53,7 +53,7 @@ def smaller(verb: str, tiny: Path, words: list[str]) -> list[str]:
         extra += [f"backbone.name={tiny}", "text.document_length=24", "text.query_length=16"]
     if verb in ("pipeline", "train", "rounds"):
         extra += TRAINED[given:]
-    if verb in ("teacher", "rounds"):
+    if verb == "teacher":
         extra += [f"teacher.backbone={tiny}", *TAUGHT]
     if verb == "rounds":
         extra += DISTILLED

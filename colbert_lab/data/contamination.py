@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from colbert_lab.data.collection import Collection, Qrels
+import numpy as np
+
+from colbert_lab.data.collection import Collection
+from colbert_lab.data.examples import Examples
 from colbert_lab.data.near_duplicates import grams
 
 # Near duplicates: queries that share so many of their different words, documents of their word 3-grams (Jaccard).
@@ -29,6 +32,21 @@ _TOLD = {
     "near_positives": f"relevant documents of the test nearly have it (Jaccard of 3-grams >= {DOCUMENT_SIMILARITY})",
     "pairs": "test pairs of a query's text and a relevant document are training pairs",
 }
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Queries and their relevant documents: what a test asks for, or what a model was trained on.
+
+    name: what these are called. ids: the digest of the collection whose ids they have; None where ids stand for
+    nothing. queries, documents: id -> text. positives: query id -> ids in `documents`.
+    """
+
+    name: str
+    ids: str | None
+    queries: Mapping[str, str]
+    documents: Mapping[str, str]
+    positives: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -81,20 +99,22 @@ class Contamination:
         return lines or [f"{self.train} -> {self.test}: no query and no relevant document is shared"]
 
 
-def contamination(collection: Collection, train: str, test: str, training: Collection | None = None) -> Contamination:
-    """What the split `test` of a collection shares with the split `train` of the same one, or of `training`.
+def contamination(collection: Collection, train: str, test: str) -> Contamination:
+    """What the split `test` of a collection shares with its split `train`."""
+    return shared_with(collection, test, pairs_of_split(collection, train))
 
-    Ids are compared within one collection alone. Judged documents that are not in the corpus have no text to compare.
-    """
-    source = training or collection
-    same = source.digest == collection.digest
-    ours, theirs = _texts(collection, collection.qrels(test)), _texts(source, source.qrels(train))
+
+def shared_with(collection: Collection, test: str, training: Pairs) -> Contamination:
+    """What the split `test` of a collection shares with training's pairs; ids count within one collection alone."""
+    ours = pairs_of_split(collection, test)
+    same = training.ids == collection.digest
     found: dict[str, Shared] = {}
     kinds = (
         ("queries", "query_texts", "near_queries", _QUERY_GRAMS, QUERY_SIMILARITY),
         ("positives", "positive_texts", "near_positives", _DOCUMENT_GRAMS, DOCUMENT_SIMILARITY),
     )
-    for (by_id, by_text, near, size, similarity), test_texts, train_texts in zip(kinds, ours[:2], theirs[:2]):
+    sides = ((ours.queries, training.queries), (ours.documents, training.documents))
+    for (by_id, by_text, near, size, similarity), (test_texts, train_texts) in zip(kinds, sides):
         left, matches = dict(test_texts), {i: i for i in test_texts if same and i in train_texts}
         for kind in (by_id, by_text, near):
             if kind == by_text:
@@ -103,8 +123,45 @@ def contamination(collection: Collection, train: str, test: str, training: Colle
                 matches = {i: j for i, (j, _) in nearest(left, train_texts, similarity, size).items()}
             found[kind] = _shared(matches, len(test_texts))
             left = {i: text for i, text in left.items() if i not in matches}
-    found["pairs"] = _shared(_pairs(ours, theirs), sum(map(len, ours[2].values())))
-    return Contamination(collection.name, train, test, found)
+    found["pairs"] = _shared(_pairs(ours, training), sum(map(len, ours.positives.values())))
+    return Contamination(collection.name, training.name, test, found)
+
+
+def pairs_of_split(collection: Collection, split: str, name: str | None = None) -> Pairs:
+    """A split's queries with a positive, and those of their positives that are in the corpus."""
+    qrels = collection.qrels(split)
+    positives = {query: [d for d, grade in judged.items() if grade > 0] for query, judged in qrels.items()}
+    return pairs_of_ids(collection, {query: found for query, found in positives.items() if found}, name or split)
+
+
+def pairs_of_ids(collection: Collection, positives: Mapping[str, Sequence[str]], name: str) -> Pairs:
+    """Queries and positives by id; documents that are not in the corpus have no text to compare, and are left out."""
+    documents = list(dict.fromkeys(document for found in positives.values() for document in found))
+    known = [document for document, row in zip(documents, collection.corpus.find(documents)) if row >= 0]
+    texts = dict(zip(known, collection.corpus.get(known)))
+    within = {query: [document for document in found if document in texts] for query, found in positives.items()}
+    queries = dict(zip(positives, collection.queries.get(list(positives))))
+    return Pairs(name, collection.digest, queries, texts, within)
+
+
+def pairs_of_examples(examples: Examples, name: str, ids: str | None, most: int) -> Pairs:
+    """The queries and positives of training examples; of more than `most`, of as many that are spread over all.
+
+    In place of ids that examples do not have there is the number, from 1, of the first with that text.
+    """
+    numbers: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    chosen = np.unique(np.linspace(0, len(examples) - 1, min(most, len(examples))).round().astype(np.int64))
+    queries, documents = {}, {}
+    positives: dict[str, dict[str, None]] = {}
+    for index in chosen.tolist():
+        example = examples.sample(index, np.random.default_rng(0), 0)
+        query, document = example.query_id, (example.document_ids or (None,))[0]
+        if query is None or document is None:
+            texts = (example.query, example.documents[0])
+            query, document = (known.setdefault(text, f"{index + 1}") for known, text in zip(numbers, texts))
+        queries[query], documents[document] = example.query, example.documents[0]
+        positives.setdefault(query, {})[document] = None
+    return Pairs(name, ids, queries, documents, {query: list(found) for query, found in positives.items()})
 
 
 def normalised(text: str) -> str:
@@ -158,27 +215,15 @@ def _index(sets: Sequence[frozenset[int]], similarity: float) -> dict[int, list[
     return index
 
 
-def _texts(collection: Collection, qrels: Qrels) -> tuple[dict[str, str], dict[str, str], dict[str, list[str]]]:
-    """A split's queries with a positive, its positives in the corpus, and the positives of each query."""
-    positives = {query: [d for d, grade in judged.items() if grade > 0] for query, judged in qrels.items()}
-    queries = [query for query, found in positives.items() if found]
-    documents = list(dict.fromkeys(document for query in queries for document in positives[query]))
-    known = [document for document, row in zip(documents, collection.corpus.find(documents)) if row >= 0]
-    texts = dict(zip(known, collection.corpus.get(known)))
-    within = {query: [document for document in positives[query] if document in texts] for query in queries}
-    return dict(zip(queries, collection.queries.get(queries))), texts, within
-
-
-def _pairs(ours: tuple, theirs: tuple) -> dict[str, str]:
+def _pairs(ours: Pairs, theirs: Pairs) -> dict[str, str]:
     """ "query / document" of the test -> the same of training, for pairs with the same words."""
 
-    def pairs(side: tuple) -> dict[str, tuple]:
-        queries, documents, positives = side
-        words = {i: normalised(text) for i, text in queries.items()}
-        bodies = {i: normalised(text) for i, text in documents.items()}
-        return {f"{q} / {d}": (words[q], bodies[d]) for q, found in positives.items() for d in found}
+    def pairs(side: Pairs) -> dict[str, tuple[str, str]]:
+        words = {i: normalised(text) for i, text in side.queries.items()}
+        bodies = {i: normalised(text) for i, text in side.documents.items()}
+        return {f"{q} / {d}": (words[q], bodies[d]) for q, found in side.positives.items() for d in found}
 
-    known: dict[tuple, str] = {}
+    known: dict[tuple[str, str], str] = {}
     for name, pair in pairs(theirs).items():
         known.setdefault(pair, name)
     return {name: known[pair] for name, pair in pairs(ours).items() if pair in known}

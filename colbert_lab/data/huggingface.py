@@ -16,7 +16,7 @@ from typing import Any
 from colbert_lab.artifact import hash_json
 from colbert_lab.data.fingerprint import hash_files
 from colbert_lab.data.lines import json_id
-from colbert_lab.data.source import Judgement, Record, Title, UnknownDocuments
+from colbert_lab.data.source import Judgement, Record, Title, Unavailable, UnknownDocuments
 from colbert_lab.errors import DataError
 
 _LOCATION = ("path", "name", "split", "data_files", "revision")
@@ -147,9 +147,10 @@ def _load(label: str, spec: Mapping[str, Any]) -> Any:
             loaded = datasets.load_dataset(**location)
     except (OSError, ValueError, LookupError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         told = f"{type(error).__name__}: {str(error)[:300]}"
-        raise DataError(
-            f"data.{label}: {location} cannot be loaded ({told}). Give a name on the hub (HF_HUB_OFFLINE must not be "
-            "set then), a directory of save_to_disk, or path=json|csv|parquet with data_files"
+        raise Unavailable(
+            f"data.{label}: {location} cannot be loaded ({told}). A name on the hub is fetched once, with "
+            f"HF_HUB_OFFLINE not set, and kept below {datasets.config.HF_DATASETS_CACHE}",
+            f"data.{label}.path=<a name on the hub, a directory of save_to_disk, or json|csv|parquet with data_files>",
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if len(loaded) != 1:

@@ -14,7 +14,7 @@ from typing import Any
 
 from colbert_lab.artifact import hash_json
 from colbert_lab.data.fingerprint import remembered, stamp
-from colbert_lab.data.source import Judgement, Record, Title, UnknownDocuments
+from colbert_lab.data.source import Judgement, Record, Title, Unavailable, UnknownDocuments
 from colbert_lab.errors import DataError
 
 _USUAL = ("train", "dev", "validation", "test")
@@ -124,7 +124,7 @@ class IrDatasets:
 def read(id: str, what: str) -> Iterator[tuple[int, Any]]:
     """(number from 1, entry) of the "docs", "queries", "qrels" or "docpairs" of a registered set.
 
-    DataError for an id that is unknown, a set that has none of these, and one whose files cannot be had.
+    DataError for an id that is unknown and a set that has none of these, Unavailable for one whose files cannot be had.
     """
     dataset = _load(id)
     if not getattr(dataset, f"has_{what}")():
@@ -141,18 +141,20 @@ def read(id: str, what: str) -> Iterator[tuple[int, Any]]:
             return
         except (OSError, EOFError, RuntimeError, ValueError, LookupError, AssertionError, zipfile.BadZipFile) as error:
             # requests' errors are OSErrors; ir_datasets raises the others for files that are not what it expects.
-            raise DataError(
+            raise Unavailable(
                 f"cannot read the {what} of the ir_datasets set {id!r} (after {number}): its files are "
                 f"neither usable in {_home() / id.split('/')[0]} nor downloadable "
                 f"({type(error).__name__}: {str(error)[:200]}). "
-                f"Put them there, or set IR_DATASETS_HOME to where they are: {_wanted(id)}"
+                f"Put them there, or set IR_DATASETS_HOME to where they are: {_wanted(id)}",
+                "data=beir data.root=DIR, with a folder of corpus.jsonl, queries.jsonl and qrels/*.tsv"
+                + (" such as the archive holds" if id.startswith("beir/") else ""),
             ) from error
         number += 1
         yield number, entry
 
 
 def _wanted(id: str) -> str:
-    """Which files ir_datasets reads a set from, where each comes from and where it goes; and what else would do."""
+    """Which files ir_datasets reads a set from, where each comes from and where it goes."""
     from ir_datasets.util import DownloadConfig
 
     top, _, rest = id.partition("/")
@@ -163,15 +165,14 @@ def _wanted(id: str) -> str:
         known = {}
     own = [name for name in known if name.split("/")[0] == rest.split("/")[0]]
     # Sets of one corpus share it: it lies beside the parts that are named after a split.
-    shared = [name for name in known if not own or ("/" in own[0] and name.startswith(("collection", "docs", "main")))]
+    corpus = [name for name in known if name.startswith(("collection", "docs", "main"))]
+    shared = corpus if own and "/" in own[0] else [] if own else corpus or list(known)
     parts = []
     for name in [*shared, *own][:_TOLD]:
         url, path = known[name].get("url"), known[name].get("cache_path")
         if url is not None:
             parts.append(f"{url} as {folder / path}" if path else url)
     files = "; ".join(parts) or "https://ir-datasets.com says which files"
-    if top == "beir":
-        files += "; or unpack the archive anywhere and give data=beir data.root=DIR"
     if top == "msmarco-passage":
         files += f" (unpacked, {folder / 'collection.tsv'} will do, once {folder / 'irds_version.txt'} says v2)"
     return files

@@ -44,6 +44,17 @@ class Judgement:
     where: str
 
 
+class Unavailable(DataError):
+    """A source whose files are neither here nor can be fetched: `what` is missing, and where it goes.
+
+    `advice` mends it where the source is one that the user chose himself; a suite, which chose it, knows another way.
+    """
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what}\ntry: {advice}")
+        self.what = what
+
+
 class Source(Protocol):
     """What `prepare` reads. Iterating twice gives the same records in the same order.
 

@@ -46,17 +46,25 @@ def interaction_flops(query_vectors: int, document_vectors: int, dim: int) -> in
 
 
 def late_interaction_flops(
-    k: int,
     query_length: int,
-    document_length: int,
+    document_vectors: int,
     dim: int,
     layers: int,
     hidden: int,
     intermediate: int | None = None,
+    query_vectors: int | None = None,
+    projected: bool = True,
 ) -> int:
-    """Re-ranking k documents of `document_length` vectors, encoded before: the query, then MaxSim with each."""
-    encoding = query_flops(query_length, dim, layers, hidden, intermediate)
-    return encoding + interaction_flops(query_length, k * document_length, dim)
+    """The query, then MaxSim with `document_vectors` vectors that were encoded before.
+
+    Re-ranking k documents of n vectors each: k·n. Exact search: all vectors of the collection. The residual index
+    (PLAID, arXiv 2205.09707): its centroids and the vectors of the last stage's documents, a quarter of `ndocs`; the
+    stages between look centroid scores up and multiply nothing. `query_vectors` is how many of the query's positions
+    take part, all where it is None; `projected` is False of a model that keeps the backbone's own dimensions.
+    """
+    encoding = query_flops(query_length, dim if projected else None, layers, hidden, intermediate)
+    vectors = query_length if query_vectors is None else query_vectors
+    return encoding + interaction_flops(vectors, document_vectors, dim)
 
 
 def single_vector_flops(
@@ -66,30 +74,10 @@ def single_vector_flops(
     return transformer_flops(query_length, layers, hidden, intermediate) + interaction_flops(1, documents, hidden)
 
 
-def exact_search_flops(
-    query_length: int, document_vectors: int, dim: int, layers: int, hidden: int, intermediate: int | None = None
-) -> int:
-    """End to end by MaxSim with every document: `document_vectors` is how many vectors the collection has."""
-    encoding = query_flops(query_length, dim, layers, hidden, intermediate)
-    return encoding + interaction_flops(query_length, document_vectors, dim)
-
-
-def residual_search_flops(
-    query_length: int,
-    centroids: int,
-    scored_vectors: int,
-    dim: int,
-    layers: int,
-    hidden: int,
-    intermediate: int | None = None,
-) -> int:
-    """End to end over the residual index (PLAID, arXiv 2205.09707): centroid scores 2·K·m·d, then exact scores.
-
-    `scored_vectors` is how many vectors the documents of the last stage have, of which there are a quarter of
-    `ndocs`. The stages between look centroid scores up and multiply nothing.
-    """
-    encoding = query_flops(query_length, dim, layers, hidden, intermediate)
-    return encoding + interaction_flops(query_length, centroids + scored_vectors, dim)
+def shape_of(config: Any) -> tuple[int, int, int | None]:
+    """Layers, hidden and inner dimensions of a transformer, as the formulas take them, from its configuration."""
+    inner = next((getattr(config, n) for n in ("intermediate_size", "hidden_dim") if hasattr(config, n)), None)
+    return config.num_hidden_layers, config.hidden_size, inner
 
 
 def counted_flops(call: Callable[[], Any]) -> int:

@@ -1,7 +1,7 @@
 """What others have published, beside what was measured here, with what differs between the two."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import sha256
@@ -126,11 +126,18 @@ def beside(
     value, source, collection, ours (the system's name), measured, difference (measured - value), protocol (what
     differs, one sentence each). DataError for a system without a protocol.
     """
+    return held_against(published(collection, split), measured, protocols)
+
+
+def held_against(
+    figures: Sequence[Published], measured: Mapping[str, Mapping[str, float]], protocols: Mapping[str, Conditions]
+) -> list[dict[str, Any]]:
+    """These figures in the metrics measured, each beside one of ours as `beside` says."""
     if missing := [name for name in measured if name not in protocols]:
         raise DataError(f"it is not said how {', '.join(missing)} came about, so nothing can be held against them")
     metrics = {metric for means in measured.values() for metric in means}
     entries = []
-    for figure in published(collection, split):
+    for figure in figures:
         if figure.metric not in metrics:
             continue
         alike = [

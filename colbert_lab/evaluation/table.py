@@ -53,10 +53,19 @@ def results_table(
     return "\n".join([*parts, *notes]) + "\n"
 
 
-def _column(means: Mapping[str, Mapping[str, float]], metric: str, marks: Mapping[tuple[str, str], str]) -> list[str]:
-    """Head and cells of a metric, all of the same width."""
+def plain_table(means: Mapping[str, Mapping[str, float]], columns: Sequence[str], width: int = WIDTH) -> list[str]:
+    """The lines of a table of `means` without marks, its columns in this order; none where there are no rows."""
+    found = [_column(means, one, {}, False) for one in columns if any(one in row for row in means.values())]
+    names = ["system", *_short(list(means), width // 2)]
+    return [line for block in _fitting(found, width - max(map(len, names))) for line in _lines(names, block) if found]
+
+
+def _column(
+    means: Mapping[str, Mapping[str, float]], metric: str, marks: Mapping[tuple[str, str], str], starred: bool = True
+) -> list[str]:
+    """Head and cells of a metric, all of the same width; `starred` marks the best."""
     shown = {system: f"{row[metric]:.{_DIGITS}f}" for system, row in means.items() if metric in row}
-    best = max(shown.values(), key=float)
+    best = max(shown.values(), key=float) if starred else None
     cells = []
     for system in means:
         star = "*" if len(shown) > 1 and shown.get(system) == best else ""

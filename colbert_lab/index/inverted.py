@@ -16,6 +16,7 @@ from torch import Tensor
 
 from colbert_lab.compression.kmeans import Assigner, kmeans
 from colbert_lab.errors import ConfigError
+from colbert_lab.index.staleness import staleness
 from colbert_lab.scoring.maxsim import Similarity
 
 # An 8-bit product quantiser has so many centroids for each sub-vector, and cannot be trained on fewer vectors.
@@ -141,6 +142,23 @@ def distance(index: Any, vectors: np.ndarray) -> float:
     _, nearest = index.quantizer.search(vectors, 1)
     centroids = index.quantizer.reconstruct_n(0, index.nlist)[nearest[:, 0]]
     return float(np.square(vectors - centroids).sum(1, dtype=np.float64).mean())
+
+
+def with_added(facts: dict[str, Any], count: int, distance: float) -> dict[str, Any]:
+    """The facts of `trained` after `count` more vectors, at this mean squared distance, were filed under its centroids.
+
+    `added_vectors` and their `added_distance` stand beside `trained_distance`.
+    """
+    before = facts.get("added_vectors", 0)
+    mean = (before * facts.get("added_distance", 0.0) + count * distance) / (before + count)
+    return {**facts, "added_vectors": before + count, "added_distance": mean}
+
+
+def stale(facts: dict[str, Any]) -> dict[str, Any]:
+    """How stale the centroids are, in the words of index/staleness.py, by root mean square distances."""
+    added, trained = facts.get("added_distance", 0.0), facts.get("trained_distance", 0.0)
+    ratio = math.sqrt(added / trained) if trained > 0 else 1.0
+    return staleness(facts["trained_vectors"], facts.get("added_vectors", 0), ratio)
 
 
 def nearest(index: Any, queries: np.ndarray, hits: int, probes: int, among: np.ndarray | None = None) -> np.ndarray:

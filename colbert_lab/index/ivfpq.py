@@ -134,9 +134,9 @@ class IvfPqWriter:
 class IvfPqIndex:
     """Candidates from an inverted file, exact MaxSim over the store.
 
-    Added vectors are filed under the centroids there are; how far they lie from these, beside those trained on, stands
-    in `stats` (`added_distance`, `trained_distance`). When an index holds twice the vectors that it was trained for, it
-    is trained anew.
+    Added vectors are filed under the centroids there are, and compressed by the quantiser there is; how far they lie
+    from the centroids, beside those trained on, stands in `stats`. When an index holds twice the vectors that it was
+    trained for, it is trained anew. Stale centroids cost candidates alone: whatever is found is scored exactly.
     """
 
     def __init__(self, directory: Path):
@@ -164,9 +164,13 @@ class IvfPqIndex:
         return len(self._store.rows)
 
     def stats(self) -> dict[str, Any]:
-        """Documents, vectors, bytes of all files, what was asked for, and what the inverted file came to."""
+        """Documents, vectors, bytes of all files, what was asked for, what the inverted file came to, how stale it is.
+
+        The last in the words of index/staleness.py, by root mean square distances, since the lists were last trained.
+        """
         facts = dict(self._store.facts)
         lists = facts.pop("lists")
+        lists = {**lists, **inverted.stale(lists)}
         return {**facts, "asked_partitions": facts["partitions"], **lists, "bytes": self._store.files.bytes()}
 
     def verify(self) -> None:
@@ -281,7 +285,7 @@ class IvfPqIndex:
                 if len(coming):
                     values = coming.float().numpy()
                     index.add_with_ids(values, len(kept) + np.arange(len(coming)))
-                    facts = _with_added(facts, len(coming), inverted.distance(index, values))
+                    facts = inverted.with_added(facts, len(coming), inverted.distance(index, values))
             files.replace("faiss", None if index is None else inverted.to_bytes(index))
             files.commit(lists=facts)
         self._load()
@@ -311,9 +315,3 @@ class IvfPqIndex:
 def _trained(files: Files, vectors: inverted.Vectors) -> tuple[Any, dict[str, Any]]:
     names = ("dim", "similarity", "partitions", "subvectors", "sample", "seed")
     return inverted.trained(vectors, **{name: files.facts[name] for name in names})
-
-
-def _with_added(facts: dict[str, Any], count: int, distance: float) -> dict[str, Any]:
-    before = facts.get("added_vectors", 0)
-    mean = (before * facts.get("added_distance", 0.0) + count * distance) / (before + count)
-    return {**facts, "added_vectors": before + count, "added_distance": mean}

@@ -89,7 +89,9 @@ class KL(nn.Module):
 
     `normalise` scales each query's scores to [0, 1] first (`min_max`): of the student, the teacher, both, or "none".
     Student's scores in [0, 1] over a temperature of 1 are almost flat whatever the model does, so they want a
-    temperature well below 1. ConfigError where a temperature is not above 0 or `normalise` is none of the four.
+    temperature well below 1. `entropy_band` is where the teacher's mean `entropy` should lie, as shares of the most
+    possible; the loss does not depend on it, training warns by it. ConfigError where a temperature is not above 0,
+    `normalise` is none of the four, or the band is no interval within 0 to 1.
     """
 
     scope = "teacher"
@@ -101,6 +103,7 @@ class KL(nn.Module):
         normalise: Normalise = "none",
         rescale: bool = False,
         weight: float = 1.0,
+        entropy_band: tuple[float, float] = (0.05, 0.95),
     ):
         super().__init__()
         temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
@@ -114,8 +117,15 @@ class KL(nn.Module):
                 f"normalise={normalise} of the KL loss must be none, student, teacher or both\n"
                 "try: loss.terms.NAME.normalise=none"
             )
+        if len(entropy_band) != 2 or not 0 <= entropy_band[0] < entropy_band[1] <= 1:
+            shown = ",".join(map(str, entropy_band))
+            problems.append(
+                f"entropy_band=[{shown}] of the KL loss must be an interval within 0 to 1\n"
+                "try: loss.terms.NAME.entropy_band=[0.05,0.95]"
+            )
         if problems:
             raise ConfigError(problems)
+        self.entropy_band = (entropy_band[0], entropy_band[1])
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.normalise, self.rescale, self.weight = normalise, rescale, weight
 

@@ -60,6 +60,11 @@ class WeightedLoss(nn.Module):
         """How undecided the teacher is as the first term sees it that can tell (`target_entropy`); None if none can."""
         return next((term.entropy(targets) for term in self.terms.values() if hasattr(term, "entropy")), None)
 
+    @property
+    def entropy_band(self) -> tuple[float, float]:
+        """Where that term wants the mean of `entropy` to lie; 0 to 1 where no term can tell."""
+        return next((term.entropy_band for term in self.terms.values() if hasattr(term, "entropy")), (0.0, 1.0))
+
     def _no_targets(self) -> str:
         names = ", ".join(name for name, term in self.terms.items() if term.scope == "teacher")
         return (

@@ -6,6 +6,7 @@ What may not be a negative is dropped here, once, and counted: everything later 
 """
 
 from collections import Counter
+from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,8 +85,13 @@ class QueryCandidates:
         return sum(grade > 0 for grade in self.grades)
 
 
-def mine(run: Run, qrels: Qrels, collection: Collection, mining: Mining) -> tuple[list[QueryCandidates], dict]:
+def mine(
+    run: Run, qrels: Qrels, collection: Collection, mining: Mining, kept: AnyCollection[str] = ()
+) -> tuple[list[QueryCandidates], dict]:
     """The candidates of the queries of `qrels` (then of `run`, with `unjudged`), in that order; and JSON counts.
+
+    `kept` are queries that are kept for judging: they may be without judgements in `qrels` and have some elsewhere, so
+    that those of them which the run has are never mined as unjudged, but counted as kept_for_judging.
 
     Never a candidate negative, and counted under `dropped` by the first of these reasons that holds:
 
@@ -102,7 +108,9 @@ def mine(run: Run, qrels: Qrels, collection: Collection, mining: Mining) -> tupl
     document, or a mined query, that is not in the collection.
     """
     miner = _Miner(run, collection, mining)
-    queries = [*qrels, *(query for query in run if mining.unjudged and query not in qrels)]
+    others = [query for query in run if query not in qrels] if mining.unjudged else []
+    queries = [*qrels, *(query for query in others if query not in kept)]
+    miner.left_out["kept_for_judging"] = len(qrels) + len(others) - len(queries)
     rows = [row for query in queries if (row := miner.row(query, qrels.get(query, {}))) is not None]
     return rows, miner.counts(rows)
 
@@ -177,7 +185,7 @@ class _Miner:
     def __init__(self, run: Run, collection: Collection, mining: Mining):
         self._run, self._mining = run, mining
         self._corpus, self._queries = collection.corpus, collection.queries
-        self._left_out = Counter({"empty_query": 0, "nothing_found": 0})
+        self.left_out = Counter({"empty_query": 0, "nothing_found": 0, "kept_for_judging": 0})
         self._not_in_run = 0
         self._dropped = Tally(
             *("outside_window", "beyond_depth", "below_min_grade", "self", "empty"),
@@ -187,7 +195,7 @@ class _Miner:
     def row(self, query: str, judged: dict[str, int]) -> QueryCandidates | None:
         own = self._queries.row(query)
         if not self._queries.characters[own]:
-            self._left_out["empty_query"] += 1
+            self.left_out["empty_query"] += 1
             return None
         hits = self._run.get(query)
         self._not_in_run += hits is None
@@ -197,7 +205,7 @@ class _Miner:
         negatives = self._negatives(query, int(self._queries.content[own]), found, judged, dropped)
         self._dropped.add(dropped)
         if not positives and not negatives:
-            self._left_out["nothing_found"] += 1
+            self.left_out["nothing_found"] += 1
             return None
         documents, ranks = zip(*positives, *negatives)
         grades = tuple(max(judged[document], 0) if document in judged else _UNJUDGED for document in documents)
@@ -270,7 +278,7 @@ class _Miner:
             "negatives_per_query": spread(negatives),
             "short": sum(count < self._mining.depth for count in negatives),
             "not_in_run": self._not_in_run,
-            "left_out": dict(self._left_out),
+            "left_out": dict(self.left_out),
             "dropped": self._dropped.summary(),
         }
 

@@ -1,7 +1,7 @@
 """Tuples with a teacher's scores for other code bases, and from them: Stanford's lines of JSON, PyLate's three tables.
 
     Stanford    [qid, [pid, score], ...]              read by colbert_lab.data.tuples.Tuples
-    PyLate      query_id, document_ids, scores        read by read_pylate; the texts are tables of their own
+    PyLate      query_id, document_ids, scores        read by read_pylate; the texts are two tables of their own
 
 What is written is one epoch as training would see it: the order of the lines and the draw in each are functions of
 (seed, epoch) alone, those of colbert_lab.training.batches. Both formats have the positive first.
@@ -82,6 +82,44 @@ def write_pylate_texts(texts: Texts, path: str | Path, what: Literal["query", "d
     pairs = (pair for rows in slices for pair in zip(texts.ids(rows), texts[rows]))
     _write_table(Path(path), schema, ({f"{what}_id": id, "text": text} for id, text in pairs))
     return len(texts)
+
+
+def pylate_paths(path: str | Path) -> dict[str, Path]:
+    """Where PyLate's three tables lie, as train, queries and documents.
+
+    In a folder they are Parquet files of these names. For a path that is a table's own name (.jsonl, .jsonl.gz,
+    .parquet) the two others lie beside it, as <name>-queries and <name>-documents.
+    """
+    path = Path(path)
+    if not path.suffix or path.is_dir():
+        return {name: path / f"{name}.parquet" for name in ("train", "queries", "documents")}
+    _suffix(path)
+    stem, ending = path.name.partition(".")[0], path.name.partition(".")[2]
+    beside = {name: path.with_name(f"{stem}-{name}.{ending}") for name in ("queries", "documents")}
+    return {"train": path, **beside}
+
+
+def write_pylate_tables(
+    examples: Examples, collection: Collection, path: str | Path, seed: int, epoch: int, ways: int
+) -> dict[str, int]:
+    """Write PyLate's three tables where `pylate_paths` says: the rows of each. Errors as in `write_pylate`.
+
+    A folder gets a README.md too, by which `datasets.load_dataset(folder, "train")` finds them, as PyLate's examples
+    load the tables of its KDProcessing.
+    """
+    paths = pylate_paths(path)
+    folder = paths["train"] != Path(path)
+    if folder:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    rows = {
+        "train": write_pylate(examples, paths["train"], seed, epoch, ways),
+        "queries": write_pylate_texts(collection.queries, paths["queries"], "query"),
+        "documents": write_pylate_texts(collection.corpus, paths["documents"], "document"),
+    }
+    if folder:
+        configs = (f"- config_name: {name}\n  data_files: {file.name}\n" for name, file in paths.items())
+        (Path(path) / "README.md").write_text(f"---\nconfigs:\n{''.join(configs)}---\n")
+    return rows
 
 
 def read_pylate(path: str | Path) -> Iterator[PylateRow]:

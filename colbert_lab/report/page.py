@@ -9,6 +9,7 @@ from colbert_lab.report import (
     sections_queries,
     sections_record,
     sections_results,
+    sections_suite,
     sections_sweep,
 )
 from colbert_lab.report.markup import Html, markup, tag
@@ -16,6 +17,7 @@ from colbert_lab.report.records import Findings
 
 # In reading order: id, heading, what draws it. A section without data is left out.
 SECTIONS: tuple[tuple[str, str, Callable[[Findings], Html | None]], ...] = (
+    ("suites", "Suites", sections_suite.suites),
     ("results", "Results", sections_results.results),
     ("costs", "Quality and cost", sections_results.costs),
     ("rounds", "By round", sections_curves.rounds),

@@ -96,11 +96,12 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything of a page. `rounds` and `fidelity` are (label, rounds.json or fidelity.json) pairs."""
+    """Everything of a page. `suites`, `rounds` and `fidelity` are (label, suite.json, ...) pairs."""
 
     title: str
     runs: Sequence[RunRecord] = ()
     results: Sequence[Results] = ()
+    suites: Sequence[tuple[str, Mapping[str, Any]]] = ()
     rounds: Sequence[tuple[str, Mapping[str, Any]]] = ()
     fidelity: Sequence[tuple[str, Mapping[str, Any]]] = ()
     sweeps: Sequence[Sweep] = ()

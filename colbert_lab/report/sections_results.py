@@ -62,10 +62,7 @@ def question(findings: Findings) -> Html | None:
 
 def results(findings: Findings) -> Html | None:
     """A table a collection, split and number of queries; judgings of the same ones share theirs."""
-    groups: dict[tuple[str, str, int | None], list[Results]] = {}
-    for one in findings.results:
-        groups.setdefault((one.collection, one.split, one.queries), []).append(one)
-    parts = [_table(f"results-{i}", group) for i, group in enumerate(groups.values())]
+    parts = [_table(f"results-{i}", group) for i, group in enumerate(_groups(findings).values())]
     tests = _tests(findings.results)
     if not parts:
         return None
@@ -80,6 +77,18 @@ def results(findings: Findings) -> Html | None:
     if any(system.get("deviations") for one in findings.results for system in one.systems.values()):
         legend.append("; ± standard deviation over seeds")
     return markup(parts, tag("p", legend, ".", class_="note"), tests)
+
+
+def anchors(findings: Findings) -> dict[tuple[str, str, int | None], str]:
+    """(collection, split, queries) -> the id of their table on the page."""
+    return {key: f"table-results-{i}" for i, key in enumerate(_groups(findings))}
+
+
+def _groups(findings: Findings) -> dict[tuple[str, str, int | None], list[Results]]:
+    groups: dict[tuple[str, str, int | None], list[Results]] = {}
+    for one in findings.results:
+        groups.setdefault((one.collection, one.split, one.queries), []).append(one)
+    return groups
 
 
 def costs(findings: Findings) -> Html | None:

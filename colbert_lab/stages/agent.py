@@ -8,7 +8,7 @@ from colbert_lab.stages.making import say
 from colbert_lab.stages.overrides import explain
 
 # A run that was tracked has these in its configuration; no command line and no sweep file has them.
-_OF_A_RUN = ("derived", "overrides", "verb")
+_OF_A_RUN = ("derived", "overrides", "verb", "choices")
 
 
 def agents_overrides(config_dir: Path, verb: str, overrides: Sequence[str]) -> list[str]:

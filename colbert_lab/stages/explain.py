@@ -54,11 +54,7 @@ def explain_texts(
 
     if not pairs:
         return {}
-    if not is_late_interaction(model):
-        raise ConfigError(
-            f"{model.path} has one vector a text, so there is nothing that one token chose of another\n"
-            "try: model=<directory of a late-interaction model>"
-        )
+    _check(model)
     encoder = load_encoder(model)
 
     def sides(texts: Sequence[str], role: str) -> list[tuple]:
@@ -88,6 +84,15 @@ def is_late_interaction(model: Artifact) -> bool:
     return read_record(model.path / CONTRACT_FILE, FORMAT, "checkpoint").get("model", "colbert") == "colbert"
 
 
+def _check(model: Artifact) -> None:
+    """ConfigError for a single-vector model."""
+    if not is_late_interaction(model):
+        raise ConfigError(
+            f"{model.path} has one vector a text, so there is nothing that one token chose of another\n"
+            "try: model=<directory of a late-interaction model>"
+        )
+
+
 def run(cfg: DictConfig) -> Outcome:
     """Explain the pair, the best of a run for one query, or what set two runs apart."""
     places = list(cfg.run) if isinstance(cfg.run, ListConfig) else [] if cfg.run is None else [cfg.run]
@@ -98,9 +103,10 @@ def run(cfg: DictConfig) -> Outcome:
     if len(runs) == 2:
         return _two(cfg, collection, runs, places)
     model = _model(cfg, runs)
+    _check(model)
     pairs, queries, documents = _pairs(cfg, collection, runs[0][0] if runs else None, _split(cfg, runs))
     artifact = runs[0][1] if runs else None
-    return explain_pairs(cfg, model, collection, artifact, pairs, queries, documents, _cut_by(artifact))
+    return explain_pairs(cfg, model, collection, artifact, pairs, queries, documents, cut_by(artifact))
 
 
 def _two(
@@ -118,14 +124,14 @@ def _two(
         _known(collection.queries, query, "query", collection.corpus)
     models = []
     for (_, artifact), place in zip(runs, places):
-        model = _model_of(artifact, cfg) if isinstance(artifact, Artifact) else None
+        model = model_of(artifact, cfg) if isinstance(artifact, Artifact) else None
         late = model is not None and is_late_interaction(model)
         if not late:
             say(f"{place} was not made by a late-interaction model: its ranks are shown, without explanations")
         models.append(model if late else None)
     if models == [None, None]:
         raise ConfigError("neither run was made by a late-interaction model, so there is nothing to explain")
-    cuts = [_cut_by(artifact) for _, artifact in runs]
+    cuts = [cut_by(artifact) for _, artifact in runs]
     names = [Path(place).name.removesuffix(".gz").removesuffix(".trec") for place in places]
     return explain_runs(cfg, collection, split, runs, names, models, cuts, query)
 
@@ -233,14 +239,14 @@ def _model(cfg: DictConfig, runs: list[tuple[Run, Artifact | str]]) -> Artifact:
     """The model at cfg.model, else the one that made the run."""
     if cfg.model is not None:
         return Artifact.open(cfg.model, "model")
-    model = _model_of(runs[0][1], cfg) if runs and isinstance(runs[0][1], Artifact) else None
+    model = model_of(runs[0][1], cfg) if runs and isinstance(runs[0][1], Artifact) else None
     if model is None:
         which = "no model is given" if not runs else "the run was not made by a model that is an artifact here"
         raise ConfigError(f"{which}\ntry: model=<directory of a late-interaction model>")
     return model
 
 
-def _model_of(run: Artifact, cfg: DictConfig) -> Artifact | None:
+def model_of(run: Artifact, cfg: DictConfig) -> Artifact | None:
     """The model that a run was searched or re-ranked with; None for one of words alone or of a cross-encoder."""
     inputs = run.manifest["inputs"]
     if inputs.get("model", {}).get("kind") == "model":
@@ -252,7 +258,7 @@ def _model_of(run: Artifact, cfg: DictConfig) -> Artifact | None:
     return input_of(input_of(run, "teacher_0"), "model", cfg.model_at) if made_by == "index" else None
 
 
-def _cut_by(run: Artifact | str | None) -> dict[str, Any] | None:
+def cut_by(run: Artifact | str | None) -> dict[str, Any] | None:
     """The section `passages` by which a run's documents were cut; None where they were not."""
     if not isinstance(run, Artifact):
         return None

@@ -29,7 +29,7 @@ from colbert_lab.evaluation.significance import paired
 from colbert_lab.run import Hits, Run, read_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fidelity_grid import Setting, probe_of, settings, settings_of, with_index
-from colbert_lab.stages.fidelity_report import conclude
+from colbert_lab.stages.fidelity_report import conclude, headlines
 from colbert_lab.stages.index import index_with, load_encoder, open_index
 from colbert_lab.stages.launch import conf_dir
 from colbert_lab.stages.making import Outcome, input_of, make, plain
@@ -174,6 +174,7 @@ def _measurement(cfg: DictConfig, setting: Setting, index: Artifact, exact: _Exa
         measured = _measure(cfg, setting, index, exact)
         (builder.path / "measurement.json").write_text(json.dumps(measured, indent=1))
         builder.counts["queries"] = len(exact.queries)
+        tracker.summary(headlines(measured))
 
     view = with_index(cfg, setting, _slug(setting.label))
     # A run of its own in W&B for every setting would bury the others; the report tells of them all.

@@ -1,7 +1,7 @@
 """What the measured settings come to: tables, best first, with the fronts marked, and a plot of each front."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -32,7 +32,8 @@ def conclude(cfg: DictConfig, collection: Collection, k: int, measured: Sequence
         for row, on in zip(rows, pareto([r["figures"][quality] for r in rows], [cost(r) for r in rows]), strict=True):
             row["front"][name] = on
     ranked = sorted(rows, key=lambda row: (-row["figures"][quality], row["latency"]["search"]["p50"]))
-    best = next((row for row in ranked if row is not rows[0]), rows[0])["figures"]
+    chosen = next((row for row in ranked if row is not rows[0]), rows[0])
+    best = chosen["figures"]
     head = f"{collection.name} {cfg.split}, {rows[0]['queries']:,} queries, k = {k}"
     text = _text(head, ranked, quality, cfg)
 
@@ -56,6 +57,7 @@ def conclude(cfg: DictConfig, collection: Collection, k: int, measured: Sequence
         builder.counts.update(settings=len(rows), queries=rows[0]["queries"])
         tracker.table("fidelity/settings", [_flat(row) for row in ranked], by=quality)
         tracker.summary({f"fidelity/best_{name}": value for name, value in best.items()})
+        tracker.summary({"objective": best[quality], **headlines(chosen)})
 
     inputs = {f"measurement_{i}": artifact for i, (_, artifact) in enumerate(measured)}
     labels = [setting.label for setting, _ in measured]
@@ -63,6 +65,22 @@ def conclude(cfg: DictConfig, collection: Collection, k: int, measured: Sequence
     content = {"quality": quality, "settings": labels, "split": cfg.split}
     report = make(cfg, "fidelity", "fidelity", name, inputs, content, work, cfg.run_dir)
     return Outcome(report, f"{text}\n{report.path}", best[quality], quality, best)
+
+
+def headlines(measured: Mapping[str, Any]) -> dict[str, float]:
+    """What a measured setting's run is compared by in a dashboard: recall is of exact search's top at the largest k."""
+    index, times = measured["index"], measured["latency"]["search"]
+    deepest = max((name for name in measured["figures"] if name.startswith("overlap_")), key=_cut_off)
+    return {
+        "index/recall_vs_exact": measured["figures"][deepest],
+        "index/bytes_per_token": index["bytes"] / max(1, index["vectors"]),
+        "search/p50_ms": times["p50"],
+        "search/p95_ms": times["p95"],
+    }
+
+
+def _cut_off(name: str) -> int:
+    return int(name.rpartition("_")[2])
 
 
 def _row(setting: Setting, artifact: Artifact) -> Row:

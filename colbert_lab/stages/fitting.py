@@ -1,12 +1,18 @@
-"""Fitting inside an artifact's making: the training folder, its best weights as the content, the examples on record."""
+"""Fitting inside an artifact's making: the training folder, its best weights as the content, the examples on record.
+
+`log/fitted.json` says that training is over, and with which dev figures. It is written before anything of the training
+folder is moved or dropped, and stays in the finished artifact: from the last step on, no kill makes training repeat.
+"""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-from colbert_lab.artifact import Builder
+from colbert_lab.artifact import Builder, write_atomic
 from colbert_lab.data.examples import Examples
 from colbert_lab.tracking.tracker import Tracker
+
+FITTED = "fitted.json"
 
 
 def fitted(builder: Builder, tracker: Tracker, examples: Examples, train: Callable[[Path], dict[str, float]]) -> None:
@@ -16,14 +22,12 @@ def fitted(builder: Builder, tracker: Tracker, examples: Examples, train: Callab
     """
     from colbert_lab.training.fit import collect
 
-    folder = builder.path / "training"
-    done = folder.with_name("training.done")
-    if not done.exists():
+    folder, over = builder.path / "training", builder.log / FITTED
+    if not over.exists():
         builder.log.joinpath("examples.json").write_text(_json(examples.describe()))
         folder.mkdir(exist_ok=True)
-        best = train(folder)
-        folder.joinpath("dev.json").write_text(_json(best))
-    best = json.loads(((folder if folder.exists() else done) / "dev.json").read_text(encoding="utf-8"))
+        write_atomic(over, _json(train(folder)).encode())
+    best = json.loads(over.read_text(encoding="utf-8"))
     builder.counts.update(dev=best, examples=len(examples))
     collect(folder, builder.path)
     if best:

@@ -17,20 +17,37 @@ TOGETHER = ("pipeline", "rounds", "compare")
 # own. Of a pipeline the training: the last stage's objective would be a test metric.
 _AGENTS = {"pipeline": "train"}
 _STUDIES = Path(__file__).resolve().parent.parent.parent / "experiments" / "studies"
+_ASKED = "**Asked.**"
+# Groups that say where and how a run is told, not what it is.
+_ASIDE = ("hydra", "sweep", "local", "tracking")
 
 
-def identify(cfg: DictConfig, verb: str, base: str, sweep: Path | None) -> None:
-    """Note the verb; fill in the group of its runs, unless one is given: the experiment, `base`; the sweep as a tag.
+def identify(cfg: DictConfig, verb: str, base: str, sweep: Path | None, choices: Mapping[str, Any]) -> None:
+    """Note the verb and Hydra's `choices`; fill in the group of its runs, unless one is given: the experiment, `base`;
+    the sweep as a tag.
 
     Where one command makes many runs that belong together, its own name, which says what it changed, is their group.
     """
-    cfg.verb = verb
+    cfg.verb, cfg.choices = verb, chosen(choices)
     if cfg.get("tracking") is None:
         return
     if cfg.tracking.group is None:
         cfg.tracking.group = cfg.name if verb in TOGETHER else base
     if sweep is not None:
         cfg.tracking.tags = [*cfg.tracking.tags, f"sweep:{sweep.name}"]
+
+
+def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
+    """What was chosen from each group, by where it went: `loss@distil_loss` is `distil_loss`.
+
+    A chosen file is many keys of the configuration and none of them its name, by which dashboards compare runs.
+    """
+    own = {group: option for group, option in choices.items() if group.partition("/")[0] not in _ASIDE}
+    return {
+        group.rpartition("@")[2].replace("/", "_").replace(".", "_"): str(option)
+        for group, option in own.items()
+        if option is not None
+    }
 
 
 def is_swept() -> bool:
@@ -60,7 +77,7 @@ def identity_of(cfg: DictConfig, stage: str, name: str, inputs: Mapping[str, Any
         job_type=stage,
         name=_name(cfg.get("name"), name, cfg.get("seed")),
         tags=tuple(dict.fromkeys((*tracking.tags, stage, *benchmark))),
-        notes=tracking.notes or _first_paragraph(_STUDIES / f"{group}" / "README.md"),
+        notes=tracking.notes or _question(group, (cfg.get("choices") or {}).get("experiment")),
         # The agent's run is this one: the log has its name, by which a replay finds it.
         id=os.environ.get("WANDB_RUN_ID") if is_swept() and tracking.sink is not None and is_told(cfg, stage) else None,
     )
@@ -75,9 +92,16 @@ def _name(experiment: str | None, artifact: str, seed: int | None) -> str:
     return "-".join(part for part in (experiment, rest) if part) + ending
 
 
-def _first_paragraph(file: Path) -> str | None:
-    """The first paragraph of a text that is no heading; None without one."""
-    if not file.is_file():
+def _question(*names: str | None) -> str | None:
+    """What the study of the first of these names that has one asks: its paragraph **Asked.**, else its first.
+
+    None where there is no such study, as in an installed package.
+    """
+    studies = {file.stem: file for file in _STUDIES.glob("*.md")}
+    file = next((studies[name] for name in names if name in studies), None)
+    if file is None:
         return None
-    paragraphs = (part.strip() for part in file.read_text(encoding="utf-8").split("\n\n"))
-    return next((" ".join(part.split()) for part in paragraphs if part and not part.startswith("#")), None)
+    paragraphs = [" ".join(part.split()) for part in file.read_text(encoding="utf-8").split("\n\n")]
+    told = [part for part in paragraphs if part and not part.startswith("#")]
+    asked = next((part for part in told if part.startswith(_ASKED)), next(iter(told), None))
+    return asked and asked.removeprefix(_ASKED).strip()

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from colbert_lab.artifact import LOG, Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
+from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, create, make, plain
 from colbert_lab.tracking.tracker import Tracker
@@ -24,6 +25,8 @@ _BY_DOCUMENT = "colbert_lab.index.by_document.PassageIndexKind"
 _SUMMED = ("tokens", "cut_documents", "cut_tokens", "encoded_vectors")
 # Besides, where documents are cut into passages: those longer than the model reads, and those beyond passages.most.
 _OF_PASSAGES = ("cut_passages", "left_out_passages")
+# How well the centroids still suit, of an index that has them: index/staleness.py.
+_STALE = ("added_share", "added_distance")
 
 
 def run(cfg: DictConfig) -> Outcome:
@@ -48,7 +51,12 @@ def described(index: Artifact) -> str:
     # An updated index counts what was encoded for it, not what it took over.
     whole = "update" not in index.manifest["config"] and counts["encoded_vectors"] > counts["vectors"]
     pooled = f" of {counts['encoded_vectors']:,}" if whole else ""
-    return f"{documents}, {counts['vectors']:,}{pooled} vectors, {size}; {cut}"
+    stale = ""
+    if counts.get("added_share"):
+        share, times = counts["added_share"], counts["added_distance"]
+        told = f"{share:.0%} of the vectors came after the centroids were trained and lie {times:.2f} times as far off"
+        stale = f"; {counts.get('note', told)}"
+    return f"{documents}, {counts['vectors']:,}{pooled} vectors, {size}; {cut}{stale}"
 
 
 def index_with(
@@ -222,7 +230,7 @@ def by_size(sizes: np.ndarray, most: int, first: int = 0) -> list[range]:
 
 def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> None:
     """Count what was read and what the finished index holds."""
-    facts = [json.loads(line) for line in record.read_text().splitlines()]
+    facts = chunk_log.noted(record)
     names = (*_SUMMED, *_OF_PASSAGES)
     sums = {name: sum(f.get(name, 0) for f in facts) for name in names if any(name in f for f in facts)}
     stats = kind.open(builder.path).stats()
@@ -232,7 +240,7 @@ def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> Non
         sums = {**dict.fromkeys(_OF_PASSAGES, 0), **sums}
     builder.counts.update(sums, **stats)
     counts = builder.counts
-    names = ("documents", "vectors", "bytes", "cut_documents", "passages", *_OF_PASSAGES)
+    names = ("documents", "vectors", "bytes", "cut_documents", "passages", *_OF_PASSAGES, *_STALE)
     shown = {name: counts[name] for name in names if name in counts}
     if "vectors" in counts:
         shown["bytes_per_token"] = counts["bytes"] / max(1, counts["vectors"])
@@ -246,8 +254,10 @@ def _stored(vectors: Artifact, encode: dict[str, Any], pooling: dict[str, Any] |
     same = config["index"].get("dtype") == "fp32" and config["pooling"] is None and config["encode"] == encode
     if not same or not hasattr(opened := open_index(vectors), "embeddings") or not record.is_file():
         return None
-    facts = [json.loads(line) for line in record.read_text().splitlines()]
-    known = {line["documents"]: {k: v for k, v in line.items() if k not in ("documents", "seconds")} for line in facts}
+    known = {
+        line["documents"]: {k: v for k, v in line.items() if k not in ("documents", "seconds")}
+        for line in chunk_log.noted(record)
+    }
     ids = opened.ids
     pool = None if pooling is None else create(OmegaConf.create(pooling))
 
@@ -271,29 +281,17 @@ def _fill(
     from colbert_lab.progress import progress
 
     corpus, done = collection.corpus, writer.documents
-    _keep_lines(record, done)
+    chunk_log.keep(record, [line for line in chunk_log.noted(record) if line["documents"] <= done])
     tracker.resumed(done, "index/documents_done")
-    with progress("index", len(corpus), "documents", done=done) as bar, record.open("a") as lines:
+    with progress("index", len(corpus), "documents", done=done) as bar:
         for rows in chunks(done):
             start = time.perf_counter()
             documents, facts = read(rows, bar)
             seconds = time.perf_counter() - start
             # Before the writer commits: a line too many is dropped at the next start, one too few could not be mended.
-            lines.write(json.dumps({"documents": rows.stop, **facts, "seconds": seconds}) + "\n")
-            lines.flush()
+            chunk_log.note(record, {"documents": rows.stop, **facts, "seconds": seconds})
             writer.append(corpus.ids(rows), documents)
             speed = {"index/documents_per_s": len(rows) / max(seconds, 1e-9)}
             if "tokens" in facts:
                 speed["index/tokens_per_s"] = facts["tokens"] / seconds
             tracker.log(speed, rows.stop, "index/documents_done")
-
-
-def _keep_lines(record: Path, documents: int) -> None:
-    """Drop the lines of chunks that were not committed, and a half-written one."""
-    if not record.exists():
-        return
-    kept = []
-    for line in record.read_text().splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["documents"] <= documents:
-            kept.append(line)
-    record.write_text("".join(kept))

@@ -8,6 +8,7 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.making import Outcome, create, make
+from colbert_lab.stages.pretrained import files_of
 from colbert_lab.tracking.tracker import Tracker
 
 
@@ -27,6 +28,7 @@ def start_model(cfg: DictConfig, collection: Collection, path: str | None = None
     # Only a projection that looks at texts makes the start depend on the collection.
     looks = "documents" in cfg.projection
     inputs: dict[str, Artifact | str] = {"collection": collection.artifact} if looks else {}
+    inputs |= files_of(cfg, "backbone", cfg.backbone.name)
     if looks:
         content["train"] = cfg.splits.train
 
@@ -58,6 +60,7 @@ def single_vector_model(cfg: DictConfig, pooling: str) -> Artifact:
     """The same backbone as a bi-encoder of one vector a text, by this pooling; a baseline that is not trained here."""
     content = {"backbone": cfg.backbone, "pooling": pooling}
     content["lengths"] = [cfg.text.query_length, cfg.text.document_length]
+    inputs = files_of(cfg, "backbone", cfg.backbone.name)
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.models.checkpoint import save_model
@@ -69,7 +72,7 @@ def single_vector_model(cfg: DictConfig, pooling: str) -> Artifact:
         builder.counts.update(dim=model.dim, parameters=sum(p.numel() for p in model.parameters()))
         tracker.summary({"dim": model.dim})
 
-    return make(cfg, "single_vector", "model", f"{cfg.name}-{pooling}", {}, content, work)
+    return make(cfg, "single_vector", "model", f"{cfg.name}-{pooling}", inputs, content, work)
 
 
 def _refuse_ignored(cfg: DictConfig) -> None:

@@ -135,7 +135,7 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
         base = choices.get("experiment") or choices.get("data") or verb
         cfg.name = _named(cfg.name) or run_name(base, overrides)
         cfg.overrides = list(overrides)
-        identify(cfg, verb, base, sweep)
+        identify(cfg, verb, base, sweep, choices)
         cfg.pop("sweep", None)  # says which runs there are, and nothing of one
     OmegaConf.set_readonly(cfg, True)
     if cfg.get("threads"):

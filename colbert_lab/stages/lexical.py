@@ -16,17 +16,26 @@ K1, B = 0.9, 0.4
 
 
 def lexical_run(cfg: DictConfig, collection: Collection, split: str, queries: Sequence[str], k: int) -> Artifact:
-    """The BM25 run of these queries to depth k."""
+    """The BM25 run of these queries to depth k; as cfg.search.drop_self says, without what has the query's own id."""
     from colbert_lab.artifact import hash_json
 
     content = {"split": split, "queries": hash_json(list(queries)), "k": k, "k1": K1, "b": B}
+    # A verb that does not search has no such section.
+    drop_self = bool(cfg.get("search") and cfg.search.drop_self)
+    if drop_self:
+        content["drop_self"] = True
 
     def work(builder: Builder, tracker: Tracker) -> None:
+        from colbert_lab.evaluation.self_match import without_self
         from colbert_lab.run import write_trec
 
         run = bm25_of(collection, content["k1"], content["b"]).search(
-            list(queries), collection.queries.get(list(queries)), k
+            list(queries), collection.queries.get(list(queries)), k + drop_self
         )
+        if drop_self:
+            run, dropped = without_self(run)
+            run = run.cut(k)
+            builder.counts["dropped_self"] = dropped
         write_trec(run, builder.path / "run.trec.gz", tag="bm25")
         builder.counts.update(queries=len(run), depth=k, results=sum(map(len, run.values())))
         tracker.summary({"search/queries": len(run)})

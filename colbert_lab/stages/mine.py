@@ -9,8 +9,9 @@ from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError
 from colbert_lab.run import Run
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.making import Outcome, create, flat_counts, input_of, make, say
+from colbert_lab.stages.making import Outcome, create, flat_counts, input_of, make, say, say_once
 from colbert_lab.stages.rerank import read_run
+from colbert_lab.stages.splits import kept_for_judging, settled
 from colbert_lab.stages.train import split_queries
 from colbert_lab.tracking.tracker import Tracker
 
@@ -23,30 +24,55 @@ def run(cfg: DictConfig) -> Outcome:
         )
     found, given = read_run(cfg.run)
     collection = _collection(cfg, given)
-    mined = mine_run(cfg, collection, split_queries(cfg, collection)[0], given, found, cfg.run_dir)
+    cfg = settled(cfg, collection.splits)
+    mined = mine_run(cfg, collection, *split_queries(cfg, collection), given, found, cfg.run_dir)
     counts = mined.manifest["counts"]
     return Outcome(mined, f"{counts['queries']:,} queries, {counts['pairs']:,} candidates: {mined.path}")
+
+
+def queries_to_mine(cfg: DictConfig, collection: Collection, training: Qrels, dev: Qrels) -> list[str]:
+    """The queries to search for mining, sorted: those of `training`.
+
+    With cfg.mine.unjudged also the collection's others: never those of `dev`, nor any that a split other than train
+    judges.
+    """
+    if not cfg.mine.unjudged:
+        return sorted(training)
+    kept = kept_for_judging(cfg, collection, dev)
+    others = [query for query in collection.queries.all_ids() if query not in training and query not in kept]
+    left = len(kept - training.keys())
+    say_once(f"{len(others):,} queries without judgements are mined too; {left:,} others are kept for judging")
+    return sorted([*training, *others])
 
 
 def mine_run(
     cfg: DictConfig,
     collection: Collection,
-    qrels: Qrels,
+    training: Qrels,
+    dev: Qrels,
     given: Artifact | str,
     found: Run | None = None,
     path: str | None = None,
 ) -> Artifact:
-    """The candidates of the queries of `qrels`; `given` is the run (or stands for one that is `found` already)."""
-    content = {"mine": cfg.mine, "qrels": hash_json(sorted(qrels.items()))}
+    """The candidates of the queries of `training`; with cfg.mine.unjudged, of the run's others too that judge nothing.
+
+    `given` is the run (or stands for one that is `found` already); `dev` are the judgements that choose.
+    """
+    kept = kept_for_judging(cfg, collection, dev) if cfg.mine.unjudged else set()
+    content = {"mine": cfg.mine, "qrels": hash_json(sorted(training.items())), "test": cfg.splits.test}
+    if kept:
+        content["kept_for_judging"] = hash_json(sorted(kept))
     inputs = {"run": given, "collection": collection.artifact}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.mining.candidates import contaminated, mine, write_candidates
 
         hits = read_run(str(given.path))[0] if found is None else found
-        rows, counts = mine(hits, qrels, collection, create(cfg.mine))
-        both = contaminated(list(qrels), _test_queries(cfg, collection), collection)
-        counts["contaminated_test_queries"] = len({training for training, _ in both})
+        rows, counts = mine(hits, training, collection, create(cfg.mine), kept)
+        if left := counts["left_out"]["kept_for_judging"]:
+            say(f"{left:,} queries of the run are held out or judged in another split than train: they are not mined")
+        both = contaminated([row.query for row in rows], _test_queries(cfg, collection), collection)
+        counts["contaminated_test_queries"] = len({query for query, _ in both})
         if both:
             say(f"{len(both):,} training queries are test queries too, {both[0]} for example: results will flatter")
         write_candidates(builder.path / "candidates.arrow", rows)

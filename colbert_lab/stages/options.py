@@ -18,11 +18,11 @@ class Encode:
 
 @dataclass
 class Splits:
-    """Which split of the collection plays which part."""
+    """Which split of the collection plays which part; of several names for test, the first that is there."""
 
     train: str = "train"
     dev: str = "dev"
-    test: str = "test"
+    test: str | list[str] = "test"
 
 
 @dataclass
@@ -102,7 +102,8 @@ class Pylate:
 
 @dataclass
 class Export:
-    """A file of one epoch's tuples: where (null: none), in whose format, how many documents each."""
+    """A file of one epoch's tuples (of PyLate's three tables: a folder, or one of them): where (null: none), in whose
+    format, how many documents each."""
 
     file: str | None = None
     format: Literal["stanford", "pylate"] = "stanford"
@@ -166,6 +167,7 @@ class Options:
     collection: str | None = None
     model_at: str | None = None
     split: str | None = None
+    qrels: str | None = None
     query: str | int | float | bool | None = None
     document: str | int | float | bool | None = None
     query_text: str | None = None

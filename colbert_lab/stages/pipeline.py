@@ -15,6 +15,7 @@ from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, say
 from colbert_lab.stages.report import report_of, report_path
 from colbert_lab.stages.search import check_index, judged_queries, search_index
+from colbert_lab.stages.splits import checked_splits
 from colbert_lab.stages.train import train
 
 UNTRAINED, TRAINED, LEXICAL = "untrained", "trained", "bm25"
@@ -27,6 +28,7 @@ def run(cfg: DictConfig) -> Outcome:
     """
     # Asked for here, refused here: after the training it would be late.
     check_index(cfg)
+    cfg = checked_splits(cfg, trains=cfg.train.max_steps > 0)
     collection = open_collection(cfg)
     check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
     queries = judged_queries(collection, cfg.splits.test)

@@ -67,6 +67,7 @@ def findings(places: Sequence[Path], title: str) -> Findings:
         title=title,
         runs=runs,
         results=[one for (place, _), run in zip(read, runs) for one in _results(place, run)],
+        suites=_told(read, runs, "suite"),
         rounds=_told(read, runs, "rounds"),
         fidelity=_told(read, runs, "fidelity"),
         sweeps=[_sweep(place, jobs, keys) for place, jobs in sweeps],
@@ -123,8 +124,8 @@ def _results(place: Path, one: RunRecord) -> list[Results]:
     shared = [m for m in next(iter(systems.values()))["means"] if all(m in s["means"] for s in systems.values())]
     metric = "ndcg_10" if "ndcg_10" in shared else next(iter(shared), None)
     counts = next(iter(systems.values())).get("counts") or {}
-    judged = counts.get("judged")
-    queries = told.get("queries") or (None if judged is None else judged - counts.get("without_positives", 0))
+    # Those with a positive, which is what averages are over; the others are counted apart.
+    queries = told.get("queries") or counts.get("judged")
     differences = _json(place / "differences.json")
     return [
         Results(

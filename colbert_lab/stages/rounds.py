@@ -18,14 +18,16 @@ from colbert_lab.stages.index import index_with
 from colbert_lab.stages.init import single_vector_model, start_model
 from colbert_lab.stages.lexical import lexical_run, lexical_teacher
 from colbert_lab.stages.making import NotMade, Outcome, create, dry_run, say
-from colbert_lab.stages.mine import mine_run
+from colbert_lab.stages.mine import mine_run, queries_to_mine
 from colbert_lab.stages.plan import MODEL, PREVIOUS, Rounds, takes
 from colbert_lab.stages.rerank import read_run
+from colbert_lab.stages.rounds_checks import check_plan
 from colbert_lab.stages.rounds_report import System, conclude
-from colbert_lab.stages.score import rerank_with, score_candidates_of
+from colbert_lab.stages.score import rerank_with, score_candidates_of, unscored
 from colbert_lab.stages.search import check_index, search_index
 from colbert_lab.stages.sections import named, section
-from colbert_lab.stages.teacher import check_teacher, teacher
+from colbert_lab.stages.splits import checked_splits
+from colbert_lab.stages.teacher import teacher
 from colbert_lab.stages.train import split_queries, train
 from colbert_lab.stages.tuples import make_tuples
 
@@ -45,29 +47,34 @@ class Todo:
 
 
 def run(cfg: DictConfig) -> Outcome | str:
-    """All rounds and what they gave; the objective is the best round's dev nDCG@10. A text alone with cfg.dry_run."""
+    """All rounds and what they gave; the objective is the best round's on dev. A text alone with cfg.dry_run."""
     check_index(cfg)
+    cfg = checked_splits(cfg, mines=True)
+    check_plan(cfg)
     collection = open_collection(cfg)
     check_metrics(cfg.evaluate, min(cfg.search.k, len(collection.corpus)), len(collection.corpus))
-    collection.qrels(cfg.splits.test)
-    check_teacher(cfg)
     with dry_run(cfg.dry_run):
         work = _Work(cfg, collection)
         models = work.models()
         judged = work.judge(models)
         if cfg.dry_run:
             return work.told()
-        return conclude(cfg, collection, work.judgements(), judged, work.made)
+        return conclude(cfg, collection, work.judgements(), judged, work.made, work.left_out)
 
 
 class _Work:
-    """The steps of one experiment, made or, in a dry run, looked at; `made` has them by label, in their order."""
+    """The steps of one experiment, made or, in a dry run, looked at; `made` has them by label, in their order.
+
+    `left_out` says which lines the tables lack, and why.
+    """
 
     def __init__(self, cfg: DictConfig, collection: Collection):
         self.cfg, self.collection = cfg, collection
         self.plan: Rounds = create(cfg.rounds)
         self.training, self.dev = split_queries(cfg, collection)
+        self.mined = queries_to_mine(cfg, collection, self.training, self.dev)
         self.made: dict[str, Artifact | Todo] = {}
+        self.left_out: list[str] = []
         self._lines: list[tuple[str, str, str]] = []
 
     def models(self) -> dict[str, Artifact | Todo]:
@@ -94,6 +101,9 @@ class _Work:
         found = {name: self._runs(name, model) for name, model in everything.items()}
         systems += [System(name, runs, name in models) for name, runs in found.items()]
         for name, teachers in self._teachers(models["round 0"]).items():
+            if lacking := self._lacking(teachers, found["round 0"]):
+                self.left_out.append(f"{name}, re-ranking: left out, {lacking}")
+                continue
             runs = self._reranked(name, teachers, found["round 0"])
             systems.append(System(f"{name}, re-ranking", runs, reranks=True))
         return systems
@@ -114,12 +124,10 @@ class _Work:
             "train": lambda model: train(cfg, self.collection, model[0]),
             "teacher": lambda: teacher(cfg, self.collection),
             "bm25": lambda: lexical_teacher(cfg, self.collection),
-            "lexical": lambda: lexical_run(
-                cfg, self.collection, cfg.splits.train, sorted(self.training), cfg.mine.ranks[1]
-            ),
+            "lexical": lambda: lexical_run(cfg, self.collection, cfg.splits.train, self.mined, cfg.mine.ranks[1]),
             "index": lambda model: index_with(cfg, model[0], self.collection),
-            "search": lambda index: self._searched(cfg, index[0], cfg.splits.train, self.training, cfg.mine.ranks[1]),
-            "mine": lambda run: mine_run(cfg, self.collection, self.training, run[0]),
+            "search": lambda index: self._searched(cfg, index[0], cfg.splits.train, self.mined, cfg.mine.ranks[1]),
+            "mine": lambda run: mine_run(cfg, self.collection, self.training, self.dev, run[0]),
             "score": lambda candidates, teachers: score_candidates_of(cfg, self.collection, candidates[0], teachers),
             "tuples": lambda candidates, scores: make_tuples(cfg, candidates[0], scores[0]),
             "distil": lambda model, tuples: self._distil(cfg, model[0], tuples[0]),
@@ -155,7 +163,7 @@ class _Work:
             split: self._do(
                 f"{split} of {name}",
                 {"index": [index]},
-                lambda index, given=qrels, where=split: self._searched(cfg, index[0], where, given, None),
+                lambda index, given=qrels, where=split: self._searched(cfg, index[0], where, sorted(given), None),
             )
             for split, qrels in self.judgements().items()
         }
@@ -182,6 +190,18 @@ class _Work:
                 found["ensemble"] = [known[name] for name in names]
         return found
 
+    def _lacking(self, teachers: list[Artifact | Todo], found: dict[str, Artifact | Todo]) -> str:
+        """What of round 0's results a file of scores among the teachers does not know, in words; empty where all is."""
+        told = []
+        for split, run in found.items():
+            if isinstance(run, Todo):
+                continue
+            best = read_run(str(run.path))[0].cut(self.cfg.rerank.k)
+            missing = sum(unscored(one, best) for one in teachers if isinstance(one, Artifact))
+            if missing:
+                told.append(f"{missing:,} of {sum(map(len, best.values())):,} pairs of {split}")
+        return f"the file has no score for {' and '.join(told)}" if told else ""
+
     def _reranked(
         self, name: str, teachers: list[Artifact | Todo], found: dict[str, Artifact | Todo]
     ) -> dict[str, Artifact | Todo]:
@@ -205,8 +225,8 @@ class _Work:
         test = {self.cfg.splits.test: self.collection.qrels(self.cfg.splits.test)}
         return {self.cfg.splits.dev: self.dev, **test} if self.dev else test
 
-    def _searched(self, cfg: DictConfig, index: Artifact, split: str, qrels: Qrels, k: int | None) -> Artifact:
-        return search_index(cfg, index, self.collection, split, some=sorted(qrels), k=k)
+    def _searched(self, cfg: DictConfig, index: Artifact, split: str, queries: list[str], k: int | None) -> Artifact:
+        return search_index(cfg, index, self.collection, split, some=queries, k=k)
 
     def _distil(self, cfg: DictConfig, model: Artifact, tuples: Artifact) -> Artifact:
         view = section(cfg, "distil")

@@ -1,7 +1,7 @@
 """What the rounds gave: a table a split, each round against the one before, what was mined, and a plot."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.evaluation.comparison import Compared, chain
 from colbert_lab.evaluation.metrics import Evaluation
+from colbert_lab.stages.comparison.table import head
 from colbert_lab.stages.evaluate import judge
 from colbert_lab.stages.making import Outcome, make
 from colbert_lab.stages.report import report_of, report_path
 from colbert_lab.stages.rerank import read_run
+from colbert_lab.stages.rounds_checks import headline
 from colbert_lab.tracking.read import seconds, summary
 from colbert_lab.tracking.tracker import Tracker
 
@@ -42,8 +44,13 @@ def conclude(
     judgements: Mapping[str, Qrels],
     systems: list[System],
     made: Mapping[str, Artifact],
+    left_out: Sequence[str] = (),
 ) -> Outcome:
-    """Judge all systems on every split of `judgements`; the best round is chosen by dev, or is the last without one."""
+    """Judge all systems on every split of `judgements`; the best round is chosen by dev, or is the last without one.
+
+    `left_out` says which systems are not among them, and why.
+    """
+    metric = headline(cfg)
     evaluations: dict[str, dict[str, Evaluation]] = {}
     metrics: dict[str, Artifact] = {}
     rounds = [system.name for system in systems if system.is_round]
@@ -59,12 +66,12 @@ def conclude(
             shallow=[system.name for system in systems if system.reranks],
         )
     dev = evaluations.get(cfg.splits.dev)
-    best = max(rounds, key=lambda name: dev[name].means["ndcg_10"]) if dev else rounds[-1]
+    best = max(rounds, key=lambda name: dev[name].means[metric]) if dev else rounds[-1]
     steps = {
         split: chain({name: found[name] for name in rounds}, cfg.evaluate.test, cfg.seed)
         for split, found in evaluations.items()
     }
-    text = _text(metrics, steps, made, best, bool(dev), cfg)
+    text = _text(metrics, steps, made, left_out, best, bool(dev), cfg)
     inputs = {f"metrics_{split}": one for split, one in metrics.items()}
     inputs |= {label.replace(" ", "_"): one for label, one in made.items()}
 
@@ -74,6 +81,8 @@ def conclude(
         told = {
             "best": best,
             "chosen_by": "dev" if dev else "the last",
+            "metric": metric,
+            "left_out": list(left_out),
             "means": {s: {name: e.means for name, e in found.items()} for s, found in evaluations.items()},
             "steps": {split: [_step(one) for one in found] for split, found in steps.items()},
             "made": {label: one.manifest["counts"] for label, one in made.items() if one.kind in _TOLD},
@@ -81,40 +90,45 @@ def conclude(
         (builder.path / "rounds.json").write_text(json.dumps(told, indent=1))
         (builder.path / "table.txt").write_text(text)
         for split, found in evaluations.items():
-            means = {name: e.means["ndcg_10"] for name, e in found.items()}
-            by_round(builder.path / f"ndcg_10-{split}.svg", means, rounds, f"{collection.name} {split}", "nDCG@10")
-        tracker.summary({"objective": (dev or evaluations[cfg.splits.test])[best].means["ndcg_10"], "round/best": best})
+            # What re-ranks few documents has no value in a metric that looks deeper.
+            means = {name: e.means[metric] for name, e in found.items() if metric in e.means}
+            by_round(builder.path / f"{metric}-{split}.svg", means, rounds, f"{collection.name} {split}", head(metric))
+        tracker.summary({"objective": (dev or evaluations[cfg.splits.test])[best].means[metric], "round/best": best})
         for number, name in enumerate(rounds):
             for split, found in evaluations.items():
                 tracker.log({f"round/{split}_{m}": v for m, v in found[name].means.items()}, number, "round")
 
     name = f"{collection.name.replace('/', '-')}-{cfg.name}"
-    report = make(cfg, "rounds", "rounds", name, inputs, {"rounds": cfg.rounds, "seed": cfg.seed}, work, cfg.run_dir)
+    content = {"rounds": cfg.rounds, "seed": cfg.seed, **({"left_out": list(left_out)} if left_out else {})}
+    report = make(cfg, "rounds", "rounds", name, inputs, content, work, cfg.run_dir)
     test = evaluations[cfg.splits.test][best].means
-    figures = {f"{cfg.splits.test}_{metric}": value for metric, value in test.items()}
-    objective = dev[best].means["ndcg_10"] if dev else None
+    figures = {f"{cfg.splits.test}_{name}": value for name, value in test.items()}
+    objective = dev[best].means[metric] if dev else None
     title = f"Rounds on {collection.name}: {cfg.name}"
     page = report_of([report.path], report_path(Path(cfg.root), report.path.name), title)
     told = f"{text}\n{_costs(made)}\n{report.path}\nreport: {page}"
-    return Outcome(report, told, objective, "dev_ndcg_10", figures)
+    return Outcome(report, told, objective, f"dev_{metric}", figures)
 
 
 def _text(
     metrics: Mapping[str, Artifact],
     steps: Mapping[str, list[Compared]],
     made: Mapping[str, Artifact],
+    left_out: Sequence[str],
     best: str,
     chosen: bool,
     cfg: DictConfig,
 ) -> str:
     parts = [(one.path / "table.txt").read_text() for one in metrics.values()]
+    if left_out:
+        parts.append("\n".join(left_out) + "\n")
     parts.append("each round against the one before (" + cfg.evaluate.test + ", p by Holm over the rounds)\n")
     for split, found in steps.items():
         parts += [
             f"  {split:<6} {one.system} against {one.baseline}: {one.metric} {one.test.mean_difference:+.4f}, "
             f"p = {one.p:.4f}, {one.test.wins} won, {one.test.ties} tied, {one.test.losses} lost"
             for one in found
-            if one.metric in ("ndcg_10", "mrr_10", "recall_100")
+            if one.metric in (headline(cfg), "ndcg_10", "mrr_10", "recall_100")
         ]
     if not any(steps.values()):
         parts.append("  there is only one")
@@ -133,7 +147,9 @@ def _text(
             if counts.get("contaminated_test_queries"):
                 shown.append(f"{counts['contaminated_test_queries']:,} of the queries are test queries too")
             parts.append(f"  {label}: {', '.join(shown)}")
-    parts.append(f"\nbest by dev nDCG@10: {best}" if chosen else f"\nno dev split: the last, {best}, is the result")
+    parts.append(
+        f"\nbest by dev {head(headline(cfg))}: {best}" if chosen else f"\nno dev split: the last, {best}, is the result"
+    )
     return "\n".join(parts) + "\n"
 
 

@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
-from colbert_lab.run import Run, rank, write_trec
+from colbert_lab.run import Run, rank, read_trec, write_trec
 from colbert_lab.stages.index import open_index
 from colbert_lab.stages.lexical import bm25_of
-from colbert_lab.stages.making import Outcome, input_of, make, plain
+from colbert_lab.stages.making import Outcome, input_of, make, plain, say_once
 from colbert_lab.stages.options import Score
 from colbert_lab.stages.search import query_encoding
 from colbert_lab.tracking.tracker import Tracker
@@ -34,6 +34,7 @@ def run(cfg: DictConfig) -> Outcome:
     collection = Collection(input_of(candidates, "collection", cfg.collection))
     places = [cfg.teachers] if isinstance(cfg.teachers, str) else list(cfg.teachers)
     teachers = [Artifact.open(place, TEACHERS) for place in places]
+    warn_of_scales([teacher.kind for teacher in teachers], cfg.score.normalise)
     scores = score_candidates_of(cfg, collection, candidates, teachers, cfg.run_dir)
     return Outcome(scores, f"{scores.manifest['counts']['pairs']:,} pairs scored: {scores.path}")
 
@@ -48,7 +49,7 @@ def score_candidates_of(
     """The scores [P] of all candidates, aligned with them; of several teachers, their ensemble."""
     inputs = {"candidates": candidates, "collection": collection.artifact}
     inputs |= {f"teacher_{i}": teacher for i, teacher in enumerate(teachers)}
-    content = {"score": cfg.score}
+    content = {"score": cfg.score, "encode": query_encoding(cfg)}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.mining.candidates import read_candidates
@@ -67,6 +68,26 @@ def score_candidates_of(
 
     name = f"{collection.name.replace('/', '-')}-{cfg.name}"
     return make(cfg, "score", "scores", name, inputs, content, work, path)
+
+
+def warn_of_scales(kinds: Sequence[str], normalise: str) -> None:
+    """Say, once, where teachers of different kinds are averaged on the scales that they happen to have."""
+    different = list(dict.fromkeys(kinds))
+    if len(different) > 1 and normalise == "none":
+        say_once(
+            f"the scores of teachers of different kinds ({', '.join(different)}) are averaged as they are, so that the "
+            "one with the largest scale decides\ntry: score.normalise=z_score"
+        )
+
+
+def unscored(teacher: Artifact, found: Run) -> int:
+    """How many pairs of the run a teacher has no score for: of a file of scores those it lacks, of a model none."""
+    if teacher.kind != "run":
+        return 0
+    known = read_trec(teacher.path / "run.trec.gz")
+    return sum(
+        len(set(hits.ids).difference(known[query].ids if query in known else ())) for query, hits in found.items()
+    )
 
 
 def teacher_scores(
@@ -190,6 +211,4 @@ def _teacher(cfg: DictConfig, collection: Collection, artifact: Artifact) -> Any
     if artifact.kind == "bm25":
         record = json.loads((artifact.path / "bm25.json").read_text())
         return kinds.Bm25Teacher(bm25_of(collection, record["k1"], record["b"]), artifact.digest)
-    from colbert_lab.run import read_trec
-
     return kinds.FileTeacher(read_trec(artifact.path / "run.trec.gz"), artifact.digest)

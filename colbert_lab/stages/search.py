@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from omegaconf import DictConfig
 from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
-from colbert_lab.run import numbered_lines
+from colbert_lab.run import Run, numbered_lines
+from colbert_lab.stages.found_in_chunks import found_in_chunks
 from colbert_lab.stages.index import check_takes, index_kind, load_encoder
 from colbert_lab.stages.making import Outcome, create, input_of, make, plain, say_once
 from colbert_lab.tracking.tracker import Tracker
@@ -39,7 +41,9 @@ def search_index(
 ) -> Artifact:
     """The run of the split's judged queries (or of `some` of them), `k` results each (by default cfg.search.k).
 
-    Searched as cfg.probe says, among the documents `only`, or of the file cfg.search.only where there is one.
+    Searched as cfg.probe says, among the documents `only`, or of the file cfg.search.only where there is one. Some
+    queries at a time: a search that was killed goes on after the last chunk of them (found_in_chunks.py). The times of
+    a query leave out loading the model.
     """
     kind = index_kind(index)
     probe = probe_of(cfg, kind)
@@ -59,37 +63,43 @@ def search_index(
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.evaluation.self_match import without_self
-        from colbert_lab.run import write_trec
 
         opened = kind.open(index.path)
         asked = k + 1 if cfg.search.drop_self else k
-        start = time.perf_counter()
-        encoded = None if lexical else encode_queries(cfg, model, collection, queries)
-        middle = time.perf_counter()
-        given = collection.queries.get(queries) if encoded is None else encoded.embeddings
-        found = opened.search(queries, given, asked, only=only, probe=probe)
-        if cfg.search.drop_self:
-            found, dropped = without_self(found)
-            found = found.cut(k)
-            builder.counts["dropped_self"] = dropped
-        end = time.perf_counter()
-        write_trec(found, builder.path / "run.trec.gz")
+        encoder = cache(lambda: load_encoder(model))
+
+        def find(some: Sequence[str]) -> tuple[Run, dict[str, float]]:
+            facts, given = {}, collection.queries.get(some)
+            if not lexical:
+                loaded, start = encoder(), time.perf_counter()
+                encoded = _encoded(cfg, loaded, given)
+                facts = {"encode_s": time.perf_counter() - start}
+                facts |= {"cut_queries": encoded.cut_texts, "cut_query_tokens": encoded.cut_tokens}
+                given = encoded.embeddings
+            start = time.perf_counter()
+            found = opened.search(some, given, asked, only=only, probe=probe)
+            if cfg.search.drop_self:
+                found, facts["dropped_self"] = without_self(found)
+                found = found.cut(k)
+            return found, {**facts, "search_s": time.perf_counter() - start}
+
+        sums = found_in_chunks(builder, queries, find)
+        seconds = {name: sums.pop(name, 0.0) for name in ("encode_s", "search_s")}
         builder.counts.update(
-            queries=len(found),
+            sums,
             depth=k,
-            results=sum(map(len, found.values())),
             documents=len(opened),
             probe=opened.resolved(asked, probe) if hasattr(opened, "resolved") else None,
         )
         if only is not None:
             builder.counts["only"] = len(only)
-        times = {"search/search_ms": 1000 * (end - middle) / max(1, len(found))}
-        if encoded is not None:
-            builder.counts.update(cut_queries=encoded.cut_texts, cut_query_tokens=encoded.cut_tokens)
-            times["search/encode_ms"] = 1000 * (middle - start) / max(1, len(found))
-            times["search/cut_queries"] = encoded.cut_texts
-        times["search/qps"] = len(found) / max(end - start, 1e-9)
-        tracker.summary({"search/queries": len(found), "search/candidates": builder.counts["results"], **times})
+        count = max(1, sums["queries"])
+        times = {"search/search_ms": 1000 * seconds["search_s"] / count}
+        if not lexical:
+            times["search/encode_ms"] = 1000 * seconds["encode_s"] / count
+            times["search/cut_queries"] = sums.get("cut_queries", 0)
+        times["search/qps"] = sums["queries"] / max(sum(seconds.values()), 1e-9)
+        tracker.summary({"search/queries": sums["queries"], "search/candidates": sums["results"], **times})
 
     return make(
         cfg, "search", "run", f"{collection.name.replace('/', '-')}-{split}-{cfg.name}", inputs, content, work, path
@@ -148,7 +158,10 @@ def judged_queries(collection: Collection, split: str) -> list[str]:
 
 def encode_queries(cfg: DictConfig, model: Artifact, collection: Collection, queries: list[str]):
     """The queries' embeddings (Encoded), by the model in its artifact."""
+    return _encoded(cfg, load_encoder(model), collection.queries.get(queries))
+
+
+def _encoded(cfg: DictConfig, encoder: Any, texts: Sequence[str]):
     from colbert_lab.models.encoding import encode
 
-    texts = collection.queries.get(queries)
-    return encode(load_encoder(model), texts, "query", cfg.encode.precision, cfg.encode.batch_tokens)
+    return encode(encoder, texts, "query", cfg.encode.precision, cfg.encode.batch_tokens)

@@ -49,6 +49,8 @@ def told(place: Path, columns: int) -> str:
     parts.append(_block("made of", _lineage(place)))
     parts.append(_block("other than the defaults", _changes(place, one, columns)))
     parts.append(_block("came to", _numbers(one)))
+    # What an index says of itself in words: that its centroids are stale.
+    parts.append(_block("note", textwrap.wrap(str(one.counts.get("note", "")), max(20, columns - 2))))
     parts.append(_block("curves", _curves(one)))
     parts.append(_block("files", _files(place)))
     parts.append(_block("again", [one.command] if one.command else []))

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from colbert_lab.errors import ConfigError, DataError
 
 JOBS = "jobs.jsonl"
+# Beside it, what the latest call of the sweep was to run.
+PLAN = "plan.json"
 
 
 def run(cfg: DictConfig) -> str:
@@ -57,3 +59,16 @@ def read_jobs(sweep: Path) -> list[dict[str, Any]]:
                 number = record.get("number")
                 latest[tuple(record["overrides"]) if number is None else number] = record
     return list(latest.values())
+
+
+def current_jobs(sweep: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of `read_jobs` that are of the sweep as it was last called, and those of another configuration.
+
+    A grid's folder is that of its command line: where conf/ changed behind it, a job counts once it has run again.
+    """
+    jobs, file = read_jobs(sweep), sweep / PLAN
+    configs = json.loads(file.read_text(encoding="utf-8")).get("configs") if file.is_file() else None
+    if configs is None:
+        return jobs, []
+    current = [job for job in jobs if job["config"] in configs[job["number"] : job["number"] + 1]]
+    return current, [job for job in jobs if job not in current]

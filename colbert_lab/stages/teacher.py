@@ -1,5 +1,6 @@
 """teacher: a cross-encoder as an artifact: trained here on the collection's judgements, or a given checkpoint."""
 
+from collections.abc import Collection as AnyCollection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fitting import fitted
 from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, create, make, say
+from colbert_lab.stages.pretrained import files_of
 from colbert_lab.stages.sections import section
 from colbert_lab.stages.train import split_queries, training_examples
 from colbert_lab.tracking.tracker import Tracker
+
+# What only training a teacher reads.
+_TRAINING = ("teacher_train", "teacher_loss", "teacher_optim", "teacher_schedule")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,17 @@ def check_teacher(cfg: DictConfig) -> None:
 
     if cfg.teacher._target_.endswith(TrainedTeacher.__name__):
         check_loss(create(cfg.teacher_loss))
+    elif asked := _asked(cfg, _TRAINING):
+        raise ConfigError(f"this teacher is not trained here, so {' '.join(asked)} would change nothing")
+
+
+def refuse_teacher(cfg: DictConfig) -> None:
+    """ConfigError where something of a teacher is asked for; for an experiment that has none."""
+    if asked := _asked(cfg, ("teacher", *_TRAINING)):
+        raise ConfigError(
+            f"no step of this experiment (rounds) makes a cross-encoder, so {' '.join(asked)} would change nothing\n"
+            "try: rounds=ensemble, which adds one to the other teachers, or rounds=denoised, which has it alone"
+        )
 
 
 def teacher(cfg: DictConfig, collection: Collection, path: str | None = None) -> Artifact:
@@ -78,9 +94,7 @@ def teacher(cfg: DictConfig, collection: Collection, path: str | None = None) ->
     chosen = create(cfg.teacher)
     if isinstance(chosen, TrainedTeacher):
         return _trained(cfg, chosen, collection, path)
-    asked = [o for o in cfg.get("overrides") or [] if o.lstrip("+~").startswith("teacher_")]
-    if asked:
-        raise ConfigError(f"this teacher is not trained here, so {' '.join(asked)} would change nothing")
+    check_teacher(cfg)
     if isinstance(chosen, ScoreFile):
         return _scores(cfg, Path(chosen.file).expanduser(), path)
     content = {"teacher": cfg.teacher, "seed": cfg.seed}
@@ -95,7 +109,14 @@ def teacher(cfg: DictConfig, collection: Collection, path: str | None = None) ->
             raise ConfigError(f"{chosen.name} has no head that scores pairs\ntry: teacher=trained teacher.backbone=...")
         model.save(builder.path)
 
-    return make(cfg, "teacher", "cross_encoder", f"{cfg.name}-teacher", {}, content, work, path)
+    inputs = files_of(cfg, "checkpoint", chosen.name)
+    return make(cfg, "teacher", "cross_encoder", f"{cfg.name}-teacher", inputs, content, work, path)
+
+
+def _asked(cfg: DictConfig, sections: AnyCollection[str]) -> list[str]:
+    """The overrides of these sections: `teacher=...`, `teacher_train.max_steps=...`, `loss@teacher_loss=...`."""
+    keys = {override: override.lstrip("+~").partition("=")[0] for override in cfg.get("overrides") or []}
+    return [override for override, key in keys.items() if key.rpartition("@")[2].partition(".")[0] in sections]
 
 
 def _scores(cfg: DictConfig, file: Path, path: str | None) -> Artifact:
@@ -118,6 +139,7 @@ def _trained(cfg: DictConfig, chosen: TrainedTeacher, collection: Collection, pa
     training, dev = split_queries(cfg, collection)
     examples, inputs = training_examples(cfg, collection, training)
     inputs |= {"collection": collection.artifact, "examples": examples.fingerprint, "dev": hash_json(dev)}
+    inputs |= files_of(cfg, "backbone", chosen.backbone)
     if dev:
         inputs["dev_run"] = lexical_run(cfg, collection, cfg.splits.dev, sorted(dev), chosen.dev_candidates)
     content = {name: cfg[name] for name in ("teacher", "loss", "optim", "schedule", "train", "dev", "seed")}

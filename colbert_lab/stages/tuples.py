@@ -75,12 +75,17 @@ def import_pylate(cfg: DictConfig, collection: Collection, path: str | None = No
 
 
 def export(cfg: DictConfig, tuples: Artifact, collection: Collection) -> str:
-    """Write the tuples of one epoch in another tool's format; says what was written."""
+    """Write the tuples of one epoch in another tool's format, PyLate's with the texts; says what was written."""
     from colbert_lab.mining.examples import PooledExamples
-    from colbert_lab.mining.exchange import write_pylate, write_stanford
+    from colbert_lab.mining.exchange import pylate_paths, write_pylate_tables, write_stanford
 
     options = cfg.export
     examples = PooledExamples(collection, tuples.path / "pools.arrow", create(cfg.sampler), options.ways - 1)
-    write = {"stanford": write_stanford, "pylate": write_pylate}[options.format]
-    write(examples, options.file, cfg.seed, options.epoch, options.ways)
-    return f"{len(examples):,} tuples of {options.ways} documents, epoch {options.epoch}: {options.file}"
+    told = f"{len(examples):,} tuples of {options.ways} documents, epoch {options.epoch}"
+    drawn = (cfg.seed, options.epoch, options.ways)
+    if options.format == "stanford":
+        write_stanford(examples, options.file, *drawn)
+        return f"{told}: {options.file}"
+    rows = write_pylate_tables(examples, collection, options.file, *drawn)
+    paths = pylate_paths(options.file)
+    return "\n".join([told, *(f"  {name}, {count:,} rows: {paths[name]}" for name, count in rows.items())])

@@ -4,7 +4,6 @@ The old index's files are copied, then edited step by step. `steps.jsonl` says b
 was; after a kill the head tells whether the last step was committed, so that none is done twice.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from colbert_lab.artifact import Artifact, Builder, hash_file, hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index.files import HEAD
+from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.index import (
     Cutting,
@@ -171,7 +171,7 @@ def _edit(
     from colbert_lab.progress import progress
 
     total = sum(len(ids) for _, ids in steps)
-    with progress("update", total, "documents") as bar, record.open("a") as lines:
+    with progress("update", total, "documents") as bar:
         for name, ids in steps:
             start = time.perf_counter()
             facts: dict[str, Any] = {}
@@ -182,18 +182,14 @@ def _edit(
                 documents, facts = prepare(collection.corpus.get(ids), bar)
                 arguments = (ids, documents)
             line = {"step": name, "documents": len(ids), "before": hash_file(head), **facts}
-            lines.write(json.dumps({**line, "seconds": time.perf_counter() - start}) + "\n")
-            lines.flush()
+            chunk_log.note(record, {**line, "seconds": time.perf_counter() - start})
             getattr(opened, name)(*arguments)
 
 
 def _committed(record: Path, directory: Path) -> int:
     """How many steps were committed; the line of one that was not, or a half-written one, is dropped."""
-    if not record.exists():
-        record.touch()
-        return 0
-    kept = [line for line in record.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    if kept and json.loads(kept[-1])["before"] == hash_file(directory / HEAD):
+    kept = chunk_log.noted(record)
+    if kept and kept[-1]["before"] == hash_file(directory / HEAD):
         kept.pop()
-    record.write_text("".join(kept))
+    chunk_log.keep(record, kept)
     return len(kept)

@@ -1,14 +1,15 @@
 """Replay: tell a run that has ended to a sink, from its local log alone, as one whole run; once.
 
 An offline run lacks what W&B does only online (inputs), and one that was taken up lies in several pieces of which W&B
-would keep the last. The local log has all of it, without what a restart has superseded. Nobody is alerted of what
-failed long ago.
+would keep the last. The local log has all of it, without what a restart has superseded. A run that went on after it was
+replayed is told again as a whole, in its old place. Nobody is alerted of what failed long ago.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,18 +21,22 @@ from colbert_lab.tracking import read
 from colbert_lab.tracking.log import STATE, RunLog, told_segments
 from colbert_lab.tracking.tracker import RunIdentity, Sink
 
-# Beside the log: to where and when the run was replayed.
+# Beside the log: {"id", "projects": {project: when and where the run was replayed to it, and how far it had come}}.
 REPLAYED = "replayed.json"
 _AXES = {"time", "axis", "step", "event"}
 
 
 class Replayed(NamedTuple):
-    """What came of one run: told now (`online`, or into files), told before, or left because it is still running."""
+    """What came of one run: told now (`online`, or into files), told before, or left because it is still running.
+
+    `replaced` counts the files of an earlier replay that this one has taken the place of.
+    """
 
     directory: Path
     state: Literal["told", "done", "online", "running"]
     id: str
     online: bool = False
+    replaced: int = 0
 
 
 def logs_below(place: Path) -> list[Path]:
@@ -49,27 +54,34 @@ def logs_below(place: Path) -> list[Path]:
     return sorted(found, key=lambda log: (_started(log), str(log)))
 
 
-def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False) -> Replayed:
+def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False, project: str | None = None) -> Replayed:
     """Tell the run in `log` to a new sink, whose own files go below `out`, and note that beside the log.
 
-    A run that was told online to its end, or replayed before, is not told twice (`again`: it is, in its old place: W&B
-    replaces a run by a new one with its id). What the sink raises is raised: the run is not noted as replayed then.
+    It is told to the project that it ran in, or to another `project`. What that was told before, online to its end or
+    by a replay of all that there is, it is not told twice (`again`: it is, in its old place: W&B replaces a run by a
+    new one with its id). What the sink raises is raised: the run is not noted as replayed then.
     """
     log = Path(log)
     known = read.state(log)
-    identity = _identity(log)
+    own = _identity(log)
+    identity = replace(own, project=project or own.project)
     # Not by its process's id, which another process may have by now, or one on another machine.
     if known["state"] == "running" and being_made(log.parent.with_name(log.parent.name.removesuffix(".partial"))):
         return Replayed(log, "running", identity.id)
-    if not again and (log / REPLAYED).exists():
+    reached = {"segments": len(known["segments"]), "ended": known["ended"]}
+    marks = _marks(log)
+    mark = marks.get(identity.project, {})
+    if not again and reached.items() <= mark.items():
         return Replayed(log, "done", identity.id)
-    if not again and told_segments(log) == len(known["segments"]):
+    if not again and identity.project == own.project and told_segments(log) == reached["segments"]:
         return Replayed(log, "online", identity.id)
-    told = sink()
+    began, told = time.time(), sink()
     retell(log, told, out, identity)
-    mark = {"id": identity.id, "online": told.online, "time": time.time(), "out": str(out)}
-    write_atomic(log / REPLAYED, json.dumps(mark, indent=1).encode())
-    return Replayed(log, "told", identity.id, told.online)
+    files = [str(one) for one in _records(out, identity.id, began)]
+    replaced = _remove([one for one in mark.get("files", []) if one not in files])
+    marks[identity.project] = {**reached, "online": told.online, "time": time.time(), "out": str(out), "files": files}
+    write_atomic(log / REPLAYED, json.dumps({"id": identity.id, "projects": marks}, indent=1).encode())
+    return Replayed(log, "told", identity.id, told.online, replaced)
 
 
 def retell(log: Path, sink: Sink, out: Path, identity: RunIdentity) -> None:
@@ -105,6 +117,27 @@ def _tell(log: Path, sink: Sink) -> None:
     for role in read.artifacts(log):
         if not role["used"]:
             sink.artifact(role["role"], role["kind"], Path(role["path"]), role["key"], False)
+
+
+def _marks(log: Path) -> dict[str, dict[str, Any]]:
+    """What was noted of earlier replays, by project."""
+    file = log / REPLAYED
+    return json.loads(file.read_text(encoding="utf-8")).get("projects", {}) if file.exists() else {}
+
+
+def _records(out: Path, id: str, since: float) -> list[Path]:
+    """W&B's offline records of this run below `out` that were written to since then."""
+    found = (out / "wandb").glob(f"offline-run-*-{id}")
+    return sorted(one for one in found if any(file.stat().st_mtime >= since for file in one.iterdir()))
+
+
+def _remove(records: list[str]) -> int:
+    """Remove what an earlier replay left to be uploaded, since `wandb sync` of both may end with the older; how many
+    were there."""
+    there = [Path(one) for one in records if Path(one).is_dir()]
+    for one in there:
+        shutil.rmtree(one)
+    return len(there)
 
 
 def _started(log: Path) -> float:

@@ -26,12 +26,11 @@ class CrossEncoderModule(RankingModule):
         optimiser: Callable[..., torch.optim.Optimizer],
         factor: Callable[[int], float],
         seed: int,
-        entropy_band: tuple[float, float] = (0.05, 0.95),
     ):
         """ConfigError where a term of the loss looks at other queries' documents."""
         check_loss(loss)
         super().__init__(model, loss, optimiser, factor, seed)
-        self._watch = TeacherWatch(loss, entropy_band) if loss.needs_targets else None
+        self._watch = TeacherWatch(loss) if loss.needs_targets else None
 
     def scores(self, batch: PairTrainingBatch) -> Scores:
         """Each query's own documents, [B, w], fp32."""

@@ -19,15 +19,21 @@ from colbert_lab.models.encoding import Encoder, encode
 from colbert_lab.models.precision import Precision
 from colbert_lab.run import Run, rank
 from colbert_lab.scoring.maxsim import maxsim_ragged
+from colbert_lab.tracking.names import leaf
 from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training.interpolation import Interpolation
 from colbert_lab.training.module import RankingModule
 
-METRICS = ("ndcg_10", "mrr_10", "recall_50")
+METRICS = ("ndcg_10", "mrr_10", "recall_50", "recall_100")
 
 
 class Judge(Protocol):
-    """What says how good a model is while it trains."""
+    """What says how good a model is while it trains, by the judgements of one collection."""
+
+    @property
+    def collection(self) -> Collection:
+        """Where the queries are from: its name is part of a metric's."""
+        ...
 
     def judge(self, model: Any, precision: Precision) -> Evaluation:
         """Metrics by query, `ndcg_10` among them; a function of the model's weights, which it leaves as they are."""
@@ -177,6 +183,8 @@ class DevEvaluation(pl.Callback):
         means = judged.means
         self._judged_at = step
         values = {f"val/{name}": value for name, value in means.items()}
+        # The same under the collection's own name, by which runs on several collections are told apart in one chart.
+        values[f"val/{leaf(self._sample.collection.name)}_ndcg_10"] = means["ndcg_10"]
         self._tracker.log({**values, "val/seconds": time.perf_counter() - start}, step)
         if means["ndcg_10"] > self.best["ndcg_10"]:
             self.best = {"ndcg_10": means["ndcg_10"], "step": step}

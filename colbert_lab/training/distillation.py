@@ -26,19 +26,13 @@ class TeacherWatch:
     target_entropy: the entropy of the teacher's softmax as the loss sees it, as a share of its most, log w; only where
     the loss has a term with a softmax. A teacher on another scale than the loss expects (logits, probabilities)
     makes it nearly 0, labels in disguise, or nearly 1, no preference at all: where its mean over the queries seen, 32
-    or more, is outside of `band`, a warning says so. teacher_agreement: the share of queries whose best document by the
-    student is the teacher's best, or equal to it.
+    or more, is outside of the loss's `entropy_band`, a warning says so. teacher_agreement: the share of queries whose
+    best document by the student is the teacher's best, or equal to it.
     """
 
-    def __init__(self, loss: WeightedLoss, band: tuple[float, float] = (0.05, 0.95)):
-        """ConfigError where `band` is no interval of shares."""
-        low, high = band
-        if not 0 <= low < high <= 1:
-            raise ConfigError(
-                f"the band of the target entropy is {low} to {high}, but must be an interval within 0 to 1\n"
-                "try: entropy_band=[0.05,0.95]"
-            )
-        self._loss, self._low, self._high = loss, low, high
+    def __init__(self, loss: WeightedLoss):
+        self._loss = loss
+        self._low, self._high = loss.entropy_band
         self._total, self._queries, self._warned = 0.0, 0, False
 
     def figures(self, own: Tensor, targets: Tensor) -> dict[str, float]:
@@ -88,16 +82,15 @@ class DistillationModule(PairwiseModule):
         optimiser: Callable[..., torch.optim.Optimizer],
         factor: Callable[[int], float],
         seed: int,
-        entropy_band: tuple[float, float] = (0.05, 0.95),
     ):
-        """ConfigError where no term of the loss learns from a teacher, or `entropy_band` is no interval of shares."""
+        """ConfigError where no term of the loss learns from a teacher."""
         if not loss.needs_targets:
             raise ConfigError(
                 "distillation needs a loss that learns from a teacher's scores, but none of its terms "
                 f"({', '.join(loss.terms)}) does\ntry: loss=kl, or loss=margin_mse"
             )
         super().__init__(model, loss, optimiser, factor, seed)
-        self._watch = TeacherWatch(loss, entropy_band)
+        self._watch = TeacherWatch(loss)
 
     def figures(self, scores: Scores, batch: TrainingBatch) -> dict[str, float]:
         """The margin, and how the teacher and the student stand to each other."""

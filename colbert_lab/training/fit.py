@@ -114,7 +114,8 @@ def fit(
 def collect(work: Path, directory: Path) -> None:
     """Move the best checkpoint of a finished fit into the artifact's directory and drop what was needed to go on.
 
-    Can be killed and called again.
+    Can be killed and called again, and does nothing more where all is done. That the fit is finished must be on record
+    elsewhere before: what tells it here is dropped.
     """
     done = work.with_name(work.name + ".done")
     if work.exists():
@@ -124,7 +125,9 @@ def collect(work: Path, directory: Path) -> None:
             target.unlink(missing_ok=True)
             os.link(file, target)
         work.rename(done)
-    shutil.rmtree(done, ignore_errors=True)
+    # Not ignoring errors: what is left here would be taken for content.
+    if done.exists():
+        shutil.rmtree(done)
 
 
 def _trainer(plan: Training, callbacks: list[pl.Callback], work: Path) -> pl.Trainer:

@@ -1,9 +1,19 @@
 """Contamination: near pairs as brute force finds them, and what a planted leak is told as."""
 
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbert_lab.data.contamination import contamination, nearest
+from colbert_lab.data.contamination import (
+    contamination,
+    nearest,
+    pairs_of_examples,
+    pairs_of_split,
+    shared_with,
+)
+from colbert_lab.data.text_triples import TextTriples
+from colbert_lab.data.tuples import Tuples
 
 texts = st.lists(st.text("abcd ", max_size=14), max_size=12)
 
@@ -83,5 +93,32 @@ def test_nothing_shared_is_said_in_a_line(make):
 def test_ids_of_another_collection_mean_nothing(make):
     ours = planted(make)
     theirs = make({"a": "other"}, {"t1": "other words"}, {"train": [("t1", "a", 1)]})
-    found = contamination(ours, "train", "test", training=theirs)
+    found = shared_with(ours, "test", pairs_of_split(theirs, "train", "theirs train"))
+    assert found.train == "theirs train"
     assert not any(shared.count for shared in found.found.values())
+
+
+def test_examples_are_held_against_a_test_by_what_they_teach(make, tmp_path):
+    """A file may hold a test's own pairs, whatever the training split says; negatives teach no answer."""
+    collection = make(
+        {"a": "the answer to one", "b": "the answer to two", "c": "no answer at all"},
+        {"q": "what is one", "r": "what is two"},
+        {"train": [("r", "b", 1)], "test": [("q", "a", 1), ("r", "c", 1)]},
+    )
+    file = tmp_path / "tuples.json"
+    file.write_text(json.dumps(["q", "a", "c"]) + "\n" + json.dumps(["q", "a", "b"]) + "\n")
+    pairs = pairs_of_examples(Tuples(collection, str(file)), "tuples.json", collection.digest, 100)
+    assert (pairs.queries, pairs.documents, pairs.positives) == (
+        {"q": "what is one"},
+        {"a": "the answer to one"},
+        {"q": ["a"]},
+    )
+    found = {kind: one.count for kind, one in shared_with(collection, "test", pairs).found.items()}
+    assert (found["queries"], found["positives"], found["pairs"]) == (1, 1, 1)
+    raw = tmp_path / "triples.tsv"
+    raw.write_text("What is ONE?\tthe answer to one\tno\n" * 3 + "what is three\tthree\tno\n")
+    pairs = pairs_of_examples(TextTriples(str(raw)), "triples.tsv", None, 100)
+    assert pairs.positives == {"1": ["1"], "4": ["4"]}
+    found = {kind: one.count for kind, one in shared_with(collection, "test", pairs).found.items()}
+    assert (found["queries"], found["query_texts"], found["positive_texts"], found["pairs"]) == (0, 1, 1, 1)
+    assert list(pairs_of_examples(TextTriples(str(raw)), "triples.tsv", None, 2).queries) == ["1", "4"]

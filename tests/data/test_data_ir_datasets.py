@@ -7,7 +7,7 @@ import ir_datasets
 import pytest
 
 from colbert_lab.data.ir_datasets import IrDatasets
-from colbert_lab.data.source import prepare
+from colbert_lab.data.source import Unavailable, prepare
 from colbert_lab.errors import DataError
 
 
@@ -62,8 +62,12 @@ def test_files_that_are_not_there_are_explained(home, tmp_path, monkeypatch):
 
     monkeypatch.setattr("requests.get", offline)
     monkeypatch.setattr("requests.Session.send", offline)
-    with pytest.raises(DataError, match=r"'beir/nfcorpus'.*neither usable in .*home/beir nor downloadable"):
+    with pytest.raises(Unavailable, match=r"'beir/nfcorpus'.*neither usable in .*home/beir nor downloadable") as caught:
         prepare(IrDatasets("beir/nfcorpus"), tmp_path)
+    assert "try: data=beir data.root=DIR" in str(caught.value)
+    # Which file, and where; what a suite would refuse is said apart from it.
+    assert f"nfcorpus.zip as {home / 'beir'}" in caught.value.what
+    assert "data=beir" not in caught.value.what
 
 
 def test_a_users_file_is_not_deleted(home):

@@ -1,20 +1,22 @@
 """Operations of a query: the ratios that the ColBERT paper printed, and the formulas against what a model computes."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
 from colbert_lab.evaluation.flops import (
     counted_flops,
     cross_encoder_flops,
-    exact_search_flops,
     interaction_flops,
     late_interaction_flops,
     query_flops,
-    residual_search_flops,
     single_vector_flops,
     transformer_flops,
 )
 from colbert_lab.models.backbone import Backbone
+from colbert_lab.models.checkpoint import save_model
 from colbert_lab.models.colbert import ColBERT
 from colbert_lab.models.cross_encoder import CrossEncoder, score_pairs
 from colbert_lab.models.encoding import encode
@@ -23,11 +25,11 @@ from colbert_lab.text.contract import Contract
 from colbert_lab.text.tokenizer import ColBERTTokenizer
 
 BASE = {"layers": 12, "hidden": 768}
-COLBERT = {"query_length": 32, "document_length": 180, "dim": 128, **BASE}
+COLBERT = {"query_length": 32, "dim": 128, **BASE}
 
 
 def ratio(k, **cross_encoder):
-    return cross_encoder_flops(k, 512, **cross_encoder) / late_interaction_flops(k, **COLBERT)
+    return cross_encoder_flops(k, 512, **cross_encoder) / late_interaction_flops(document_vectors=k * 180, **COLBERT)
 
 
 def test_a_tiny_transformer_by_hand():
@@ -49,7 +51,7 @@ def test_bert_large_against_colbert_as_printed():
     assert ratio(1000, **large) == pytest.approx(48_600, rel=0.03)
     assert cross_encoder_flops(1000, 512, **large) == pytest.approx(340e12, rel=0.03)
     assert cross_encoder_flops(1000, 512, **BASE) == pytest.approx(97e12, rel=0.03)
-    assert late_interaction_flops(1000, **COLBERT) == pytest.approx(7e9, rel=0.03)
+    assert late_interaction_flops(document_vectors=180_000, **COLBERT) == pytest.approx(7e9, rel=0.03)
 
 
 def test_the_ratio_rises_with_k_and_saturates():
@@ -58,13 +60,15 @@ def test_the_ratio_rises_with_k_and_saturates():
     assert ratios[-1] == pytest.approx(65_536, rel=0.01)
 
 
-def test_searches_end_to_end_add_what_they_multiply():
-    encoding = query_flops(32, 128, **BASE)
-    assert exact_search_flops(32, 1000, 128, **BASE) == encoding + 2 * 32 * 1000 * 128
-    assert residual_search_flops(32, 64, 1000, 128, **BASE) == encoding + 2 * 64 * 32 * 128 + 2 * 32 * 1000 * 128
-    assert single_vector_flops(50, 32, **BASE) == transformer_flops(32, **BASE) + 2 * 50 * 768
-    # Exact search of k documents is re-ranking them.
-    assert exact_search_flops(32, 10 * 180, 128, **BASE) == late_interaction_flops(10, **COLBERT)
+def test_late_interaction_and_single_vectors_by_hand():
+    # A query of 2 ids through one layer with h = 3, i = 5 is 2·(72 + 60 + 24) = 312, see above.
+    # Projected to 4: 2·2·3·4 = 48 more; 2 vectors with 10 of 4 dimensions: 2·2·10·4 = 160.
+    assert late_interaction_flops(2, 10, 4, 1, 3, 5) == 312 + 48 + 160
+    # One of the two takes part: 2·1·10·4 = 80. Kept at h = 3, without a projection: 2·2·10·3 = 120.
+    assert late_interaction_flops(2, 10, 4, 1, 3, 5, query_vectors=1) == 312 + 48 + 80
+    assert late_interaction_flops(2, 10, 3, 1, 3, 5, projected=False) == 312 + 120
+    # One vector of 3 dimensions with 50: 2·50·3 = 300.
+    assert single_vector_flops(50, 2, 1, 3, 5) == 312 + 300
 
 
 def test_counts_what_is_not_a_model():
@@ -92,3 +96,35 @@ def test_a_pair_of_128_ids_costs_what_the_formula_says(minilm_dir):
     assert counted == pytest.approx(expected, rel=0.02)
     # The pooler and the head come on top, for one position of each pair.
     assert 0 < counted - expected < 2 * 2 * config.hidden_size * (config.hidden_size + 2)
+
+
+def test_the_benchmark_prints_the_papers_ratios_and_those_of_two_models(tiny_backbone, toy_folder, tmp_path, capsys):
+    script = Path(__file__).resolve().parents[2] / "scripts" / "bench_flops.py"
+    spec = importlib.util.spec_from_file_location("bench_flops", script)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    encoder, tokenizer = Backbone(str(tiny_backbone)).load()
+    contract = Contract(query_length=12, document_length=24)
+    for folder in ("late", "early"):
+        (tmp_path / folder).mkdir()
+    save_model(
+        ColBERT(encoder, ColBERTTokenizer(tokenizer, contract), RandomProjection(16).build(32, None, 0)),
+        tmp_path / "late",
+    )
+    CrossEncoder.from_pretrained(str(tiny_backbone), 40, seed=0).save(tmp_path / "early")
+    given = ["--model", str(tmp_path / "late"), "--cross-encoder", str(tmp_path / "early"), "--folder", str(toy_folder)]
+    bench.main([*given, "--k", "2", "20", "--queries", "2"])
+    paper, _, models = capsys.readouterr().out.partition("\n\n")
+    rows = [line.split() for line in paper.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["10", "1,000", "2,000"]
+    for _, _, _, ratio, printed in rows:
+        assert float(ratio.replace(",", "")) == pytest.approx(float(printed.replace(",", "")), rel=0.03)
+    for row in (line.split() for line in models.splitlines()[2:]):
+        _, early, late, formula, *counted, cross_ms, late_ms, in_ms = (float(cell.replace(",", "")) for cell in row)
+        # The pairs' padding and the heads of one position each come on top of what the formula says.
+        assert counted[1] == pytest.approx(late, rel=0.02)
+        assert early <= counted[0] < 1.4 * early
+        assert formula == pytest.approx(early / late, abs=0.06)
+        assert in_ms == pytest.approx(cross_ms / late_ms, rel=0.1)
+    with pytest.raises(SystemExit, match="k=61, but"):
+        bench.main([*given, "--k", "61", "--queries", "1"])

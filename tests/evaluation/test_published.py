@@ -3,8 +3,10 @@
 import pytest
 
 from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.evaluation.averages import BEIR_13
 from colbert_lab.evaluation.metrics import parse_metrics
 from colbert_lab.evaluation.published import Conditions, averages, beside, canonical, published
+from colbert_lab.evaluation.published_lists import common, over_list
 
 
 def value(system, collection, metric, table, split=None):
@@ -190,3 +192,39 @@ def test_lengths_that_differ_by_collection():
         if f.row == "ColBERTv2" and f.table == "colbertv2-beir"
     }
     assert (at["arguana"], at["climate-fever"], at["fiqa"]) == (300, 64, 32)
+
+
+SEED = ("ColBERTv2", "jina-colbert-v1-en", "jina-embeddings-v2-base-en")
+
+
+@pytest.mark.parametrize(
+    ("more", "over", "printed"),
+    [((), "beir-13", (0.4998, 0.5019, 0.4905)), (("loco",), "beir-13+loco", (0.517, 0.526, 0.516))],
+)
+def test_the_means_of_a_list_are_the_averages_that_the_seed_printed(more, over, printed):
+    members = [(f"beir/{name}", "test") for name in BEIR_13] + [(name, "test") for name in more]
+    found = {f.system: f for f in over_list("BEIR-13", members, "ndcg_10", not more) if f.table == "jina-colbert-v1"}
+    assert {system: f.value for system, f in found.items()} == pytest.approx(averages("jina-colbert-v1", over))
+    for system, value in zip(SEED, printed, strict=True):
+        # 51.65 is printed as 51.6.
+        assert found[system].value == pytest.approx(value, abs=0.00051), system
+    assert ("loco: the mean of 12 sets" in (found["ColBERTv2"].protocol.note or "")) == bool(more)
+
+
+def test_a_mean_is_over_the_same_members_or_is_none():
+    three = [(f"beir/{name}", "test") for name in ("nfcorpus", "scifact", "fiqa")]
+    found = {(f.system, f.table): f.value for f in over_list("BEIR-13", three, "ndcg_10", whole=False)}
+    # 33.7, 68.9 and 35.4 in the seed's table; BEIR's of BM25 has no FiQA, and 50.02 is of the whole list.
+    assert found["ColBERTv2", "jina-colbert-v1"] == pytest.approx((0.337 + 0.689 + 0.354) / 3)
+    assert ("BM25", "beir-bm25") not in found
+    assert not any(table == "today" for _, table in found)
+    whole = over_list("BEIR-13", [(f"beir/{name}", "test") for name in BEIR_13], "ndcg_10")
+    assert {f.value for f in whole if f.table == "today" and f.system == "ColBERTv2"} == {0.5002}
+    assert over_list("BEIR-13", three, "mrr_10") == []
+
+
+def test_conditions_in_common_are_those_that_do_not_differ():
+    one = Conditions(kind="late_interaction", corpus="full", query_length=32, queries=300)
+    assert common([one, one]) == Conditions(kind="late_interaction", corpus="full", query_length=32)
+    other = Conditions(kind="late_interaction", corpus="full", query_length=300, queries=300)
+    assert common([one, other]) == Conditions(kind="late_interaction", corpus="full")

@@ -212,16 +212,37 @@ def test_edited_is_rebuilt(tmp_path_factory, seed, edits):
 def test_a_large_index_keeps_its_centroids_until_it_has_doubled(tmp_path, many):
     made = build(tmp_path, many)
     trained = made.stats()
-    assert "added_distance" not in trained
+    assert (trained["added_share"], trained["added_distance"]) == (0, 1)
     far = vectors(9, [2] * 20)
     made.add([f"n{i}" for i in range(20)], far)
     stats = made.stats()
     assert stats["trained_vectors"] == trained["trained_vectors"]
     assert stats["added_vectors"] == 40
-    assert stats["added_distance"] > 0
+    assert stats["added_share"] == 40 / (trained["trained_vectors"] + 40)
+    # Random vectors, as those trained on; what was kept beside the lists are mean squares.
+    assert stats["added_distance"] == pytest.approx(1, abs=0.2)
+    assert made.stats() == stats
+    kept = made._store.facts["lists"]
+    assert stats["added_distance"] == pytest.approx((kept["added_distance"] / kept["trained_distance"]) ** 0.5)
     made.add([f"m{i}" for i in range(300)], vectors(10, [3] * 300))
     assert made.stats()["trained_vectors"] == made.stats()["vectors"] == trained["vectors"] + 940
     assert "added_vectors" not in made.stats()
+    assert (made.stats()["added_share"], made.stats()["added_distance"]) == (0, 1)
+
+
+def test_stale_centroids_are_told(tmp_path):
+    """Trained about one direction, then nearly all of it deleted and others about the opposite one put in its place."""
+    noise = torch.randn(1200, DIM, generator=torch.Generator().manual_seed(0))
+    made = build(tmp_path, Ragged(normalize(1 + 0.3 * noise[:600], dim=1), torch.full((300,), 2)))
+    made.delete(names(290))
+    assert "note" not in made.stats()
+    made.add([f"n{i}" for i in range(300)], Ragged(normalize(0.3 * noise[600:] - 1, dim=1), torch.full((300,), 2)))
+    made.add(["n"], Ragged(torch.full((2, DIM), -(DIM**-0.5)), torch.tensor([2])))
+    stats = made.stats()
+    # 602 of 600 + 602 came later, and lie about 2 away from centroids that the first were within 0.5 of.
+    assert stats["added_share"] == pytest.approx(602 / 1202)
+    assert stats["added_distance"] > 2
+    assert "602 of 1,202 vectors came after the centroids were trained" in stats["note"]
 
 
 def test_an_edit_that_cannot_be_changes_nothing(tmp_path, monkeypatch):

@@ -172,6 +172,9 @@ def test_what_cannot_be_meant_is_refused():
     assert all("try: loss.terms.NAME." in problem for problem in refused.value.problems)
     with pytest.raises(ConfigError, match=r"student_temperature=nan"):
         KL(student_temperature=math.nan)
+    for band in ((0.9, 0.1), (0.1, 1.1), (0.1, 0.2, 0.3)):
+        with pytest.raises(ConfigError, match=r"try: loss.terms.NAME.entropy_band=\[0.05,0.95\]"):
+            KL(entropy_band=band)
     with pytest.raises(ConfigError, match=r"try: train.negatives"):
         margin_mse(drawn(3, 1), drawn(3, 1))
 

@@ -127,7 +127,7 @@ def test_queries_without_judgements_are_mined_only_when_asked_for(make):
     rows, counts = mined(made, run, unjudged=True)
     assert [row.query for row in rows] == ["q", "free"]
     assert rows[1] == QueryCandidates("free", ("a", "b"), (1, 2), (-1, -1))
-    assert counts["left_out"] == {"empty_query": 1, "nothing_found": 1}
+    assert counts["left_out"] == {"empty_query": 1, "nothing_found": 1, "kept_for_judging": 0}
     assert (counts["queries"], counts["without_positive"], counts["pairs"]) == (2, 1, 4)
 
 

@@ -16,6 +16,7 @@ from colbert_lab.mining.exchange import (
     pylate_pools,
     read_pylate,
     write_pylate,
+    write_pylate_tables,
     write_pylate_texts,
     write_stanford,
 )
@@ -161,6 +162,35 @@ def test_pylates_table_has_its_columns_and_ids_that_are_strings(made, examples, 
     assert write_pylate_texts(made.queries, tmp_path / "queries.jsonl", "query") == POOLS + 1
     lines = (tmp_path / "queries.jsonl").read_text("utf-8").split("\n")
     assert json.loads(lines[POOLS]) == {"query_id": "x y", "text": "blank"}
+
+
+def test_pylates_folder_is_loaded_as_its_own_examples_load_one(made, examples, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "export"
+    rows = write_pylate_tables(examples, made, folder, seed=3, epoch=1, ways=8)
+    assert rows == {"train": POOLS, "queries": POOLS + 1, "documents": 33}
+    loaded = {
+        name: datasets.load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
+        for name in rows
+    }
+    assert loaded["train"].column_names == ["query_id", "document_ids", "scores"]
+    # KDProcessing looks the texts up by these columns.
+    texts = {
+        name: dict(zip(*(loaded[name][c] for c in loaded[name].column_names))) for name in ("queries", "documents")
+    }
+    for row, example in zip(loaded["train"], drawn(examples, 3, 1, 7)):
+        assert texts["queries"][row["query_id"]] == example.query
+        assert tuple(texts["documents"][id] for id in row["document_ids"]) == example.documents
+
+
+def test_pylates_texts_lie_beside_a_table_under_its_name(made, examples, tmp_path):
+    (tmp_path / "queries.jsonl").write_text("another's")
+    write_pylate_tables(examples, made, tmp_path / "tuples.jsonl.gz", 0, 0, 3)
+    written = {"tuples.jsonl.gz", "tuples-queries.jsonl.gz", "tuples-documents.jsonl.gz"}
+    assert written < {file.name for file in tmp_path.iterdir()}
+    assert (tmp_path / "queries.jsonl").read_text() == "another's"
+    with pytest.raises(ConfigError, match="must end in"):
+        write_pylate_tables(examples, made, tmp_path / "tuples.csv", 0, 0, 3)
 
 
 def test_pylates_rows_become_pools(made, tmp_path):

@@ -275,3 +275,35 @@ def write_rounds(root: Path) -> Path:
     told |= {"steps": {"test": [step]}, "made": made}
     inputs = {"metrics_test": metrics, "pairwise": model}
     return write_run(root, "rounds", "toy-rounds", 902, files={"rounds.json": told}, inputs=inputs)
+
+
+def write_suite(root: Path) -> Path:
+    """A suite of one collection of two, which the comparison judged, with averages, and published ones beside them."""
+    comparison = write_comparison(root)
+    told = json.loads((comparison / "comparison.json").read_text())
+    means = {name: one["means"]["ndcg_10"] for name, one in told["systems"].items()}
+    entry = {"name": "toy", "split": told["split"], "headline": "ndcg_10", "collection": told["collection"]}
+    entry |= {"queries": told["queries"], "path": str(comparison), "conditions": "toy: test, queries 32 ids"}
+    mean = {"list": "1 of BEIR-13", "system": "ColBERTv2", "source": "a paper, table 2", "metric": "ndcg_10"}
+    mean |= {
+        "value": 0.4998,
+        "ours": "colbert",
+        "measured": 0.69,
+        "difference": 0.1902,
+        "protocol": ["candidates: all"],
+    }
+    row = {"system": "ColBERTv2", "source": "a paper, table 2", "values": {"toy": 0.671, "1 of BEIR-13": 0.4998}}
+    record = {
+        "suite": "BEIR-13",
+        "headlines": ["ndcg_10"],
+        "entries": [entry],
+        "missing": ["nq"],
+        "systems": {name: {"toy": value} for name, value in means.items()},
+        "averages": {
+            name: {"label": "1 of BEIR-13", "value": value, "members": ["toy"], "missing": ["nq"]}
+            for name, value in means.items()
+        },
+        "published": [mean],
+        "figures": [row],
+    }
+    return write_run(root, "suite", "beir-13", 950, files={"suite.json": record}, inputs={"toy": comparison})

@@ -155,3 +155,5 @@ def test_single_vectors_are_refused(lab, data):
     model = single_vector_model(cfg, "mean")
     with pytest.raises(ConfigError, match="one vector a text"):
         lab("explain", f"model={model.path}", *data, "query=q30", "document=d1-0")
+    # Refused before anything is begun.
+    assert not list(lab.root.glob("explanations/*.partial"))

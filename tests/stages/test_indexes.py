@@ -8,10 +8,13 @@ import pytest
 from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ArtifactError, ConfigError, DataError
+from colbert_lab.index import staleness
 from colbert_lab.run import read_trec
+from colbert_lab.stages import show
 from colbert_lab.stages import update as updating
-from colbert_lab.stages.index import index_with, open_index
+from colbert_lab.stages.index import described, index_with, open_index
 from colbert_lab.stages.making import input_of
+from colbert_lab.tracking.read import summary
 
 # What an index needs to differ where a key is changed; key -> the change.
 KNOBS = {
@@ -219,6 +222,34 @@ def test_an_updated_index_finds_what_one_made_anew_finds(edited, made, chain, in
     else:
         assert {q: hits.ids for q, hits in found.items()} == {q: hits.ids for q, hits in expected.items()}
     assert "all as they were written" in lab("verify", "!all", f"artifact={new.path}")
+
+
+def test_an_updated_residual_index_tells_how_stale_its_centroids_are(edited, made, monkeypatch):
+    """In the verb's text, in the run's summary and where the run is shown; in words where they are stale."""
+    lab, _, options = edited
+    old = made("residual")
+    assert "centroids were trained" not in described(old)
+    assert (summary(old.path / "log")["index/added_share"], summary(old.path / "log")["index/added_distance"]) == (0, 1)
+    outcome = lab("update", f"index_dir={old.path}", *options)
+    new, counts = outcome.artifact, outcome.artifact.manifest["counts"]
+    # The five documents that were encoded for it, beside all that the old one holds, deleted or not.
+    vectors = counts["encoded_vectors"]
+    assert counts["added_share"] == pytest.approx(vectors / (vectors + old.manifest["counts"]["vectors"]))
+    told = f"{counts['added_share']:.0%} of the vectors came after the centroids were trained and lie "
+    assert told + f"{counts['added_distance']:.2f} times as far off" in outcome.text
+    figures = summary(new.path / "log")
+    assert figures["index/added_share"] == counts["added_share"]
+    assert figures["index/added_distance"] == counts["added_distance"] != 1
+    assert "note" not in counts
+    monkeypatch.setattr(staleness, "_SHARE", 0.01)
+    monkeypatch.setattr(staleness, "_DISTANCE", 0.0)
+    stale = lab("update", f"index_dir={old.path}", *options, "encode.batch_tokens=4096")
+    note = stale.artifact.manifest["counts"]["note"]
+    assert note.endswith("build the index again to search it as well as before")
+    assert note in stale.text
+    shown = show.told(stale.artifact.path, 60)
+    assert note in " ".join(shown[shown.index("note\n") :].split())
+    assert "note\n" not in show.told(new.path, 60)
 
 
 def test_an_update_encodes_as_its_index_was_encoded(edited, made):

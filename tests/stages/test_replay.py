@@ -3,9 +3,11 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 
 import pytest
+from test_wandb_readback import found
 
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.stages.launch import run_job
@@ -99,3 +101,66 @@ def test_a_log_that_is_broken_stops_no_other(replay, log, tmp_path):
     with pytest.raises(ConfigError, match=r"2 problems in replay[\s\S]*/[ab]/log could not be replayed"):
         replay(f"runs={tmp_path}", "tracking=offline")
     assert (log / "replayed.json").exists()
+
+
+def begun(place):
+    """The log of a run that was killed at its first step."""
+    tracker = Tracker.start(place, RunIdentity(name="m"), {"seed": 0}, [])
+    tracker.log({"train/loss": 1.0}, 1)
+    return tracker
+
+
+def finished(place, tracker):
+    """The run in a second start, which is another process."""
+    with Tracker.start(place, RunIdentity(name="m"), {"seed": 0}, []) as tracker:
+        tracker.resumed(1)
+        tracker.log({"train/loss": 0.5}, 2)
+
+
+def finished_elsewhere(place, tracker):
+    """The run in its first start, which was not killed: it went on where its lock could not be seen."""
+    with tracker:
+        tracker.log({"train/loss": 0.5}, 2)
+
+
+@pytest.mark.parametrize("goes_on", [finished, finished_elsewhere])
+def test_a_run_that_went_on_after_its_replay_is_told_whole_and_once(replay, tmp_path, goes_on):
+    artifact = tmp_path / "models" / "m"
+    place = artifact.with_name("m.partial") / "log"
+    tracker = begun(place)
+    assert replay(f"runs={tmp_path}", "tracking=offline").startswith("1 replayed\n")
+    (record,) = (tmp_path / "replayed" / "wandb").glob("offline-run-*")
+    assert found(record)["exit_code"] == 137
+    assert replay(f"runs={tmp_path}", "tracking=offline").startswith("1 replayed before\n")
+    goes_on(place, tracker)
+    place.parent.rename(artifact)
+    told = replay(f"runs={tmp_path}", "tracking=offline")
+    assert told.startswith("1 replayed\n1 offline records of earlier replays were replaced by these\n")
+    (record,) = (tmp_path / "replayed" / "wandb").glob("offline-run-*")
+    run = found(record)
+    assert (run["exit_code"], run["run_id"]) == (0, (artifact / "log" / "wandb_id").read_text())
+    assert [line["train/loss"] for line in run["history"]] == [1.0, 0.5]
+    assert replay(f"runs={tmp_path}", "tracking=offline").startswith("1 replayed before\n")
+
+
+def test_a_project_that_is_named_is_where_runs_go(replay, log, tmp_path):
+    (log / "online.json").write_text('{"segments": 1}')
+    assert replay(f"runs={log}", "tracking=offline").startswith("1 told online")
+    # Online it was told to its own project, and another has nothing of it.
+    named = ("tracking=offline", "tracking.project=mine", "tracking.sink.entity=team")
+    assert replay(f"runs={log}", *named).startswith("1 replayed\n")
+    (record,) = (tmp_path / "replayed" / "wandb").glob("offline-run-*")
+    header = found(record)
+    assert (header["project"], header["run"]["entity"]) == ("mine", "team")
+    assert replay(f"runs={log}", *named).startswith("1 replayed before\n")
+    assert replay(f"runs={log}", "tracking=offline").startswith("1 told online")
+    (log / "online.json").unlink()
+    assert replay(f"runs={log}", "tracking=offline").startswith("1 replayed\n"), "its own project has no replay of it"
+    assert "were replaced" not in replay(f"runs={log}", *named)
+
+
+@pytest.mark.parametrize("key", ["group=g", "tags=[a]", "notes=n"])
+def test_what_a_replay_cannot_obey_is_refused(replay, log, key):
+    with pytest.raises(ConfigError, match=rf"tracking\.{re.escape(key)} would change nothing[\s\S]*try: without"):
+        replay(f"runs={log}", "tracking=offline", f"tracking.{key}")
+    assert not (log / "replayed.json").exists()

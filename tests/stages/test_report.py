@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from browser import Browser
 from omegaconf import OmegaConf
-from report_toys import write_comparison, write_fidelity, write_rounds, write_run, write_sweep
+from report_toys import write_comparison, write_fidelity, write_rounds, write_run, write_suite, write_sweep
 
 from colbert_lab.errors import ArtifactError, ConfigError, DataError
 from colbert_lab.report import sections_sweep
@@ -126,6 +126,25 @@ def test_published_figures_stand_beside_ours_with_what_differs(tmp_path):
     row = found[found.index("colbert [1]") :].partition("</tr>")[0]
     assert all(told in row for told in ("0.6710", "0.6900", "+0.0190", "a pool in place of the corpus"))
     assert "[1] a paper, table 2" in found
+
+
+def test_a_suite_has_its_table_averages_published_ones_and_its_collections(tmp_path):
+    html = report_of([write_suite(tmp_path)], tmp_path / "page.html", "t").read_text()
+    assert {"Suites", "Results", "Query by query"} <= headings(tmp_path / "page.html")
+    suite = html[html.index('id="suites"') : html.index('id="results"')]
+    assert suite.count("0.6900") == 3  # the toy's and the average of colbert, and beside the published mean
+    assert all(told in suite for told in ("1 of BEIR-13", "0.4998", "+0.1902", "candidates: all", "Not judged: nq"))
+    assert "[1] a paper, table 2" in suite
+    assert '<a href="#table-results-0">toy: test, queries 32 ids</a>' in suite
+    assert 'id="table-results-0"' in html
+
+
+def test_queries_are_counted_as_averages_are_over_them(tmp_path):
+    """`judged` are those with a positive: those without are counted besides."""
+    systems = {"bm25": {"means": {"ndcg_10": 0.5}, "counts": {"judged": 10, "without_positives": 3}}}
+    told = {"split": "test", "collection": "toy", "systems": systems, "tests": []}
+    (found,) = findings([write_run(tmp_path, "metrics", "m", 1, files={"metrics.json": told})], "t").results
+    assert found.queries == 10
 
 
 def test_a_place_with_nothing_is_refused(tmp_path):

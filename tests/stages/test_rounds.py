@@ -1,14 +1,22 @@
 """Rounds on the toy collection: what they make, what they make again, what a dry run says, and the verbs one by one."""
 
+import importlib.util
 import json
+import shutil
 
 import pytest
 
 from colbert_lab.artifact import Artifact
+from colbert_lab.data.collection import Collection, holdout
 from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.mining.candidates import read_candidates
+from colbert_lab.mining.pools import read_pools
+from colbert_lab.models.cross_encoder import CrossEncoder
 from colbert_lab.run import read_trec
-from colbert_lab.stages.launch import _meant
+from colbert_lab.stages.launch import _meant, conf_dir
+from colbert_lab.stages.making import say_once
 from colbert_lab.stages.plan import Rounds
+from colbert_lab.stages.pretrained import files_of
 
 TEACHER = ("teacher.max_length", "teacher.dev_candidates", "teacher_optim.lr", "teacher.backbone")
 
@@ -122,6 +130,9 @@ def test_exported_tuples_train_another_model(lab, outcome, tmp_path, capsys):
         lab("tuples", f"scores={scores}", f"export.file={file}", f"export.format={form}", "export.ways=4")
         assert "20 tuples of 4 documents, epoch 0" in capsys.readouterr().out
         assert file.stat().st_size
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("tuples.jsonl", "tuples.parquet", "tuples-queries.parquet", "tuples-documents.parquet")
+    }
     imported = lab("tuples", f"pylate.file={tmp_path / 'tuples.parquet'}", "data=beir", f"data.root={lab.toy}").artifact
     assert imported.manifest["counts"]["negatives_per_query"] == [3, 3, 3]
     first = json.loads((tmp_path / "tuples.jsonl").read_text().splitlines()[0])
@@ -171,12 +182,50 @@ def test_a_given_teacher_has_a_head_and_reads_no_key_of_the_training(lab, tiny_b
         lab("teacher", *given, *NO_TRAINING)
     with pytest.raises(ConfigError, match="would change nothing"):
         lab("teacher", *given, *NO_TRAINING, "teacher_train.max_steps=2")
+    with pytest.raises(ConfigError, match="would change nothing"):
+        lab("teacher", *given, *NO_TRAINING, "loss@teacher_loss=hinge")
 
 
 def test_a_teacher_that_cannot_be_trained_is_told_before_anything_is_made(fresh_lab):
     with pytest.raises(ConfigError, match=r"try: teacher_loss.terms.in_batch.weight=0"):
         fresh_lab("rounds", "teacher_loss.terms.in_batch.weight=1")
-    assert {place.split("/")[0] for place in fresh_lab.artifacts()} == {"collections"}
+    assert fresh_lab.artifacts() == {}
+
+
+@pytest.mark.parametrize("asked", ["teacher=checkpoint", "teacher_train.max_steps=2", "loss@teacher_loss=hinge"])
+def test_a_teacher_that_no_step_makes_is_refused(fresh_lab, asked):
+    with pytest.raises(ConfigError, match=f"{asked} would change nothing\n.*try: rounds=ensemble"):
+        fresh_lab("rounds", "rounds=hybrid", *NO_TRAINING, asked)
+    assert fresh_lab.artifacts() == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (["rerank.k=5", "evaluate.metrics=[mrr_10]"], r"rerank.k=5 .*\(mrr_10\) looks at so few\n.*try: rerank.k=10"),
+        (["evaluate.metrics=[map]"], r"try: evaluate.metrics=\[map,ndcg_10\]"),
+        (["splits.dev=test"], r"both 'test': the best would be chosen by what it is judged by\n.*try: splits.dev="),
+        (["splits.test=tset"], r"has no split 'tset', only dev, test, train\n.*try: splits.test="),
+        (["splits.train=trian"], r"has no split 'trian', only dev, test, train\n.*try: splits.train="),
+    ],
+)
+def test_what_the_tables_cannot_show_is_told_before_anything_is_made(fresh_lab, changed, told):
+    with pytest.raises(ConfigError, match=told):
+        fresh_lab("rounds", *changed)
+    assert fresh_lab.artifacts() == {}
+
+
+def test_other_metrics_and_a_shallow_teacher_have_their_tables(lab, outcome):
+    made = lab("rounds", *TWO, "rerank.k=5", "evaluate.metrics=[mrr_10,success_5]")
+    told = json.loads((made.artifact.path / "rounds.json").read_text())
+    dev = told["means"]["dev"]
+    assert (told["metric"], made.objective_name) == ("mrr_10", "dev_mrr_10")
+    assert dev[told["best"]]["mrr_10"] == max(dev[f"round {i}"]["mrr_10"] for i in range(3)) == made.objective
+    assert set(dev["teacher, re-ranking"]) == {"success_5"}
+    assert f"best by dev MRR@10: {told['best']}" in made.text
+    (line,) = [one for one in made.text.split("\ntoy")[0].splitlines() if one.startswith("teacher, re-ranking")][:1]
+    assert line.split()[2] == "-"
+    assert "teacher" not in (made.artifact.path / "mrr_10-test.svg").read_text()
 
 
 def test_rounds_without_baselines_from_the_model_before(lab, outcome):
@@ -190,9 +239,135 @@ def test_rounds_without_baselines_from_the_model_before(lab, outcome):
 
 def test_training_on_the_test_queries_is_told(lab, outcome, capsys):
     run = outcome.artifact.manifest["inputs"]["round_1_found"]["path"]
-    mined = lab("mine", f"run={run}", "splits.test=train", "mine.depth=5", "mine.min_grade=2").artifact
+    mined = lab("mine", f"run={run}", "splits.test=train", "mine.ranks=[1,30]").artifact
     assert mined.manifest["counts"]["contaminated_test_queries"] == 20
     assert "20 training queries are test queries too" in capsys.readouterr().err
+
+
+@pytest.fixture
+def unlabelled(lab, tmp_path):
+    """A lab on the toy collection without judgements for q15 to q29 (train's last, and all of dev); q15 asks as q30."""
+    other = lab.elsewhere(tmp_path / "outputs")
+    other.toy = tmp_path / "toy"
+    shutil.copytree(lab.toy, other.toy)
+    (other.toy / "qrels" / "dev.tsv").unlink()
+    train = other.toy / "qrels" / "train.tsv"
+    left = [
+        line for line in train.read_text().splitlines() if line.split("\t")[0] not in {f"q{i}" for i in range(15, 20)}
+    ]
+    train.write_text("\n".join(left) + "\n")
+    queries = [json.loads(line) for line in (other.toy / "queries.jsonl").read_text().splitlines()]
+    queries[15]["text"] = queries[30]["text"]
+    (other.toy / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    return other
+
+
+def held_out(artifact: Artifact) -> set[str]:
+    """What dev.holdout=5 takes out of train of the collection that an artifact was made of."""
+    collection = Collection.open(artifact.manifest["inputs"]["collection"]["path"])
+    return set(holdout(collection.qrels("train"), 5, 0)[1])
+
+
+NAMES = {f"q{i}" for i in range(40)}
+TEST = {f"q{i}" for i in range(30, 40)}
+
+
+def test_queries_without_judgements_are_mined_but_none_that_judges(unlabelled, tmp_path, capsys):
+    run = tmp_path / "all.trec"
+    run.write_text("".join(f"{query} Q0 d{i}-0 1 {9 - i} t\n" for query in sorted(NAMES) for i in range(5)))
+    given = (f"run={run}", "data=beir", f"data.root={unlabelled.toy}", "dev.holdout=5")
+    mined = unlabelled("mine", *given, "mine.unjudged=true").artifact
+    held = held_out(mined)
+    assert len(held) == 5
+    assert {row.query for row in read_candidates(mined.path / "candidates.arrow")} == NAMES - TEST - held
+    counts = mined.manifest["counts"]
+    assert counts["left_out"]["kept_for_judging"] == 15
+    # q15 has no judgements, is mined all the same, and asks what q30 of the test split asks.
+    assert counts["contaminated_test_queries"] == 1
+    assert "15 queries of the run are held out or judged in another split than train" in capsys.readouterr().err
+    judged = unlabelled("mine", *given).artifact
+    assert {row.query for row in read_candidates(judged.path / "candidates.arrow")} == {
+        f"q{i}" for i in range(15)
+    } - held
+
+
+def test_rounds_search_and_learn_from_queries_without_judgements(unlabelled):
+    quick = ("rounds.count=1", "lexical=false", "single_vector=null", "dev.holdout=5")
+    quick += ("train.max_steps=1", "teacher_train.max_steps=1", "distil_train.max_steps=1")
+    made = unlabelled("rounds", *quick, "mine.unjudged=true", "tuples.relabel=unjudged").artifact
+    inputs = made.manifest["inputs"]
+    run = Artifact.open(inputs["round_1_found"]["path"])
+    expected = NAMES - TEST - held_out(run)
+    assert set(read_trec(run.path / "run.trec.gz")) == expected
+    assert inputs["round_1_tuples"]["kind"] == "tuples"
+    tuples = Artifact.open(inputs["round_1_tuples"]["path"])
+    assert tuples.manifest["counts"]["relabelled"] == 15
+    assert {pool.query for pool in read_pools(tuples.path / "pools.arrow")} == expected
+
+
+def test_a_file_of_scores_that_lacks_the_tables_pairs_is_left_out_of_them(lab, outcome, tmp_path):
+    file = tmp_path / "scores.trec"
+    pairs = ((f"q{q}", f"d{t}-{d}", (7 * q + 3 * t + d) % 11) for q in range(20) for t in range(20) for d in range(3))
+    file.write_text("".join(f"{query} Q0 {document} 1 {score} t\n" for query, document, score in pairs))
+    given = ("teacher=scores", f"teacher.file={file}", *NO_TRAINING, "lexical=false", "single_vector=null")
+    made = lab("rounds", "rounds.count=1", "name=scored", *given)
+    told = json.loads((made.artifact.path / "rounds.json").read_text())
+    assert list(told["means"]["test"]) == ["untrained", "round 0", "round 1"]
+    note = (
+        "teacher, re-ranking: left out, the file has no score for 100 of 100 pairs of dev and 100 of 100 pairs of test"
+    )
+    assert told["left_out"] == [note]
+    assert note in made.text
+
+
+def test_teachers_on_different_scales_are_warned_of(lab, outcome, capsys):
+    inputs = outcome.artifact.manifest["inputs"]
+    teachers = f"teachers=[{inputs['teacher']['path']},{inputs['pairwise']['path']}]"
+    given = ("score", f"candidates={inputs['round_1_mined']['path']}", teachers)
+    for normalise, warned in (("none", True), ("z_score", False)):
+        say_once.cache_clear()
+        capsys.readouterr()
+        lab(*given, f"score.normalise={normalise}")
+        assert ("(cross_encoder, model) are averaged as they are" in capsys.readouterr().err) == warned
+        lab("rounds", "rounds=ensemble", f"score.normalise={normalise}", "dry_run=true")
+        assert ("(teacher, index, bm25) are averaged as they are" in capsys.readouterr().err) == warned
+
+
+def test_what_a_directory_holds_is_part_of_what_is_made_of_it(lab, outcome, tmp_path, tiny_backbone):
+    inputs = outcome.artifact.manifest["inputs"]
+    assert all(
+        "backbone" in Artifact.open(inputs[one]["path"]).manifest["inputs"] for one in ("start", "single_vector")
+    )
+    assert "backbone" in Artifact.open(inputs["teacher"]["path"]).manifest["inputs"]
+    place = tmp_path / "classifier"
+    given = ("teacher=checkpoint", f"teacher.name={place}", "teacher.max_length=40", *NO_TRAINING)
+    digests = []
+    for seed in (0, 1, 1):
+        shutil.rmtree(place, ignore_errors=True)
+        CrossEncoder.from_pretrained(str(tiny_backbone), 40, seed).save(place)
+        made = lab("teacher", *given).artifact
+        digests.append(made.digest)
+        # What was saved has another time, and nothing else that is new.
+        assert made.manifest["files"]["model.safetensors"]["bytes"] == (place / "model.safetensors").stat().st_size
+    assert digests[0] != digests[1] == digests[2]
+    # Such names say of themselves what they stand for.
+    cfg = lab.compose("teacher")[0]
+    assert files_of(cfg, "backbone", "embedded/all-MiniLM-L6-v2") == {} == files_of(cfg, "backbone", "org/name")
+
+
+def test_the_proof_of_rounds_ends_wrong_unless_just_what_follows_is_made_anew():
+    spec = importlib.util.spec_from_file_location("prove", conf_dir().parent / "scripts" / "prove_rounds.py")
+    proof = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(proof)
+    right = [*(f"{name}x" for name in proof.ANEW), "runs/pydocs-test-proof-teacher-rerank10-x", "metrics/x"]
+    right += ["indexes/pydocs-proof-round2-x", "candidates/pydocs-proof-round2-x"]
+    assert proof.wrongly_made(right) == []
+    assert "no scores anew" in proof.wrongly_made([])
+    assert "no models/proof-round2-* anew" in proof.wrongly_made(
+        [one for one in right if "models/proof-round2" not in one]
+    )
+    for more in ("models/proof-s0-x", "collections/pydocs-x", "bm25/pydocs-bm25-x"):
+        assert proof.wrongly_made([*right, more]) == [f"{more} anew"]
 
 
 def test_without_dev_queries_the_last_round_is_the_result(lab):
@@ -245,11 +420,13 @@ KEYS = {
         "mine.min_grade": ("mine.min_grade=3",),
         "mine.positives": ("mine.positives=1",),
         "mine.unjudged": ("mine.unjudged=true",),
+        "splits.test": ("splits.test=train",),
         "dev.holdout": ("dev.holdout=3", "splits.dev=none"),
     },
     "score": {
         "score.normalise": ("score.normalise=z_score",),
         "score.weights": ("score.weights=[1.0,3.0]", "score.normalise=min_max"),
+        "encode.precision": ("encode.precision=bf16",),
     },
     "tuples": {
         "tuples.margin": ("tuples.margin=0.0",),

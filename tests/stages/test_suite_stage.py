@@ -7,9 +7,11 @@ import pytest
 from omegaconf import open_dict
 
 from colbert_lab.artifact import Artifact
+from colbert_lab.data.source import Unavailable
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.models.checkpoint import load_model
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.comparison.made import _lengths
 from colbert_lab.stages.lengths import original
 from colbert_lab.stages.making import make
 from colbert_lab.stages.suite import run_suite
@@ -21,7 +23,7 @@ class Judge:
     """Judges by the table above; keeps the configurations that it was given."""
 
     def __init__(self):
-        self.seen, self.worked = [], 0
+        self.seen, self.worked, self.systems = [], 0, ("bm25", "colbert")
 
     def __call__(self, cfg):
         self.seen.append(cfg)
@@ -30,17 +32,24 @@ class Judge:
         def work(builder, tracker):
             self.worked += 1
             values = NDCG[collection.name]
+            asked = {key: length for key, length in (cfg.get("lengths") or {}).items() if length is not None}
+            cut = {"kind": "late_interaction", "query_length": 32, "document_length": 180, **asked}
+            late = {"bm25": {"kind": "lexical"}, "colbert": cut}
             told = {
                 "collection": collection.name,
                 "split": cfg.split,
                 "queries": len(collection.qrels(cfg.split)),
                 "corpus": "full",
-                "baseline": "colbert",
-                "systems": {name: {"means": {"ndcg_10": value, "mrr_10": 0.1}} for name, value in values.items()},
+                "baseline": self.systems[-1],
+                "systems": {
+                    name: {"means": {"ndcg_10": value, "mrr_10": 0.1}, "conditions": late[name]}
+                    for name, value in values.items()
+                    if name in self.systems
+                },
             }
             (builder.path / "comparison.json").write_text(json.dumps(told))
 
-        content = {"split": cfg.split, "drop_self": cfg.search.drop_self, "model": cfg.model}
+        content = {"systems": self.systems, "split": cfg.split, "drop_self": cfg.search.drop_self, "model": cfg.model}
         return make(cfg, "compare", "comparison", cfg.name, {"collection": collection.artifact}, content, work)
 
 
@@ -126,7 +135,7 @@ def test_each_collection_has_its_own_rules(suite_of, tmp_path):
     assert rules == [("dev", True, 1), ("test", False, 2)]
     assert all(c.evaluate.metrics == ["mrr_10", "ndcg_10"] and c.benchmark is None for c in judge.seen)
     assert cfg.evaluate.metrics == ["ndcg_10"]
-    assert "one: dev, 10 queries, mrr_10, documents 300 ids, a query is not among" in outcome.text
+    assert "one: dev, 10 queries, mrr_10, queries 32 and documents 300 ids, a query is not among" in outcome.text
     assert json.loads((outcome.artifact.path / "suite.json").read_text())["systems"]["bm25"] == {"one": 0.1, "two": 0.1}
 
 
@@ -207,6 +216,60 @@ def test_what_a_suite_says_itself_is_refused(suite_of, tmp_path):
         more = (f"data.root={tmp_path}",) if override == "data=beir" else ()
         with pytest.raises(ConfigError, match=f"so {override}"):
             run_suite(suite_of("benchmark=local", folders(tmp_path, "one"), override, *more), Judge())
+
+
+def test_a_collection_that_cannot_be_had_is_answered_with_what_a_suite_takes(suite_of, tmp_path, monkeypatch):
+    """data= is refused in a suite, so an error within one must not advise it; what it advises works."""
+
+    def offline(self, *_):
+        raise Unavailable(f"cannot read {self.name}", "data=beir data.root=DIR")
+
+    for source in ("ir_datasets.IrDatasets", "huggingface.HuggingFace"):
+        monkeypatch.setattr(f"colbert_lab.data.{source}.fingerprint", offline)
+    for given, name in (("benchmark=beir", "arguana"), ("benchmark=nano", "nano-scifact")):
+        with pytest.raises(DataError) as caught:
+            run_suite(suite_of(given, f"benchmark.only=[{name}]"), Judge())
+        text = str(caught.value)
+        assert "data=beir" not in text
+        assert f"try: benchmark.root=DIR benchmark.only=[{name}]" in text
+        assert f"DIR/{name} is a BEIR folder with corpus.jsonl, queries.jsonl and qrels/test.tsv" in text
+        # The stand-in knows folders by the toy's names alone.
+        monkeypatch.setitem(NDCG, name, {"bm25": 0.5, "colbert": 0.5})
+        (tmp_path / name).exists() or shutil.copytree(tmp_path / "one", tmp_path / name)
+        advised = [f"benchmark.root={tmp_path}", f"benchmark.only=[{name}]"]
+        assert run_suite(suite_of(given, *advised), Judge()).figures[f"bm25_{name}"] == 0.5
+
+
+def test_lengths_are_told_of_those_that_cut_by_them_alone(suite_of, tmp_path):
+    judge = Judge()
+    judge.systems = ("bm25",)
+    given = ("benchmark=local", folders(tmp_path, "one"), "benchmark.query_length=40", "benchmark.document_length=300")
+    assert "one: test, 10 queries, ndcg_10\n" in run_suite(suite_of(*given), judge).text
+    # A backbone's bi-encoder has no model to be cut as: it is cut as the suite says.
+    assert _lengths(judge.seen[0]) == {"query_length": 40, "document_length": 300}
+    assert _lengths(suite_of("model=null")) == {"query_length": 32, "document_length": 180}
+
+
+def test_published_averages_stand_beside_a_suites_own(lab, suite_of, tmp_path, monkeypatch):
+    judge = Judge()
+    for name in ("scifact", "nfcorpus"):
+        folder(lab, tmp_path / name)
+        monkeypatch.setitem(NDCG, name, {"bm25": 0.3, "colbert": 0.5})
+    given = (f"benchmark.root={tmp_path}", "benchmark.only=[scifact,nfcorpus]")
+    outcome = run_suite(suite_of("benchmark=beir", *given), judge)
+    record = json.loads((outcome.artifact.path / "suite.json").read_text())
+    (card,) = [one for one in record["published"] if one["system"] == "jina-colbert-v1-en" and "card" in one["source"]]
+    # 70.1 and 33.8 of 100 in the seed's table; ours are 0.5 on both.
+    assert card["value"] == pytest.approx((0.701 + 0.338) / 2)
+    assert (card["list"], card["ours"], card["measured"]) == ("2 of BEIR-13", "colbert", 0.5)
+    assert card["difference"] == pytest.approx(0.5 - card["value"])
+    text = outcome.text
+    assert "published elsewhere" in text
+    assert "0.5195" in text
+    page = (outcome.artifact.path / "report.html").read_text()
+    assert "2 of BEIR-13" in page
+    assert "Published averages" in page
+    assert "0.5195" in page
 
 
 def test_all_failed(suite_of, tmp_path):

@@ -23,6 +23,7 @@ from colbert_lab.stages.sweeps import plan
 from colbert_lab.stages.sweeps.grid import finished_jobs
 from colbert_lab.stages.sweeps.kinds import check_launcher
 from colbert_lab.stages.sweeps.plan import Job, plan_of
+from colbert_lab.stages.sweeps.summary import summarise
 from colbert_lab.stages.table import JOBS, add_job, base_record, read_jobs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -213,6 +214,28 @@ def test_a_change_of_the_configuration_behind_the_same_command_is_no_finished_jo
     assert finished_jobs(tmp_path, [job]) == set()
     assert plan_of("train", ["loss=hinge", "tracking=none", f"root={tmp_path}"]).jobs[0].config == job.config
     assert plan_of("train", ["loss=hinge", "seed=1", f"root={tmp_path}"]).jobs[0].config != job.config
+
+
+def test_a_table_after_a_change_of_the_configuration_has_what_ran_since(tmp_path, monkeypatch):
+    """The command line, and with it the folder, are the same: a table must not mix what conf/ had and has."""
+    overrides = ["loss=hinge,softmax", f"root={tmp_path}"]
+
+    def called(objective, *numbers):
+        planned = plan_of("train", overrides)
+        planned.folder.mkdir(parents=True, exist_ok=True)
+        planned.write()
+        for number in numbers:
+            end = {"state": "finished", "objective": objective, "objective_name": "x", "figures": {}, "artifact": None}
+            add_job(planned.folder, base_record(planned.jobs[number]) | end)
+        return summarise(planned.folder)
+
+    told = called(0.5, 0, 1)
+    assert ([row["mean"] for row in told["rows"]], told["left_out"]) == ([0.5, 0.5], [])
+    # What of a configuration counts is another now, as after an edit of conf/train.yaml.
+    monkeypatch.setattr(plan, "_ASIDE", (*plan._ASIDE, "train"))
+    told = called(0.25, 0)
+    assert [(row["params"], row["mean"]) for row in told["rows"]] == [({"loss": "hinge"}, 0.25)]
+    assert [job["number"] for job in told["left_out"]] == [1]
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_command(monkeypatch):

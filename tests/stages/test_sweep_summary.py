@@ -9,6 +9,8 @@ import pytest
 from colbert_lab.artifact import build
 from colbert_lab.errors import DataError
 from colbert_lab.evaluation.significance import holm, paired
+from colbert_lab.stages.launch import conf_dir
+from colbert_lab.stages.overrides import explain
 from colbert_lab.stages.sweeps.importance import is_full_factorial, main_effects
 from colbert_lab.stages.sweeps.plan import PLAN
 from colbert_lab.stages.sweeps.queries import PerQuery, against, per_query
@@ -164,6 +166,27 @@ def test_the_summary_of_a_sweep(folder):
     assert json.loads(json.dumps(told)) == told
 
 
+def test_jobs_of_another_configuration_are_left_out_and_told(folder):
+    plan = json.loads((folder / PLAN).read_text())
+    assert summarise(folder)["left_out"] == []
+    # conf/ was changed: all jobs are others now, of which the two of hinge have run so far, and one failed.
+    (folder / PLAN).write_text(json.dumps(plan | {"configs": ["new"] * 6}))
+    with pytest.raises(DataError, match="has ended yet, but 6 under another configuration"):
+        summarise(folder)
+    for seed, score in ((0, 0.125), (1, 0.375)):
+        job = {"number": seed, "overrides": [f"loss=hinge seed={seed}"], "params": {"loss": "hinge", "seed": seed}}
+        end = {"state": "finished", "objective": score, "objective_name": "dev_ndcg_10", "figures": {}, "artifact": ""}
+        add_job(folder, job | end | {"config": "new", "seconds": 1.0})
+    told = summarise(folder)
+    assert [(row["params"], row["mean"], row["n"]) for row in told["rows"]] == [({"loss": "hinge"}, 0.25, 2)]
+    assert told["counts"] == {"finished": 2, "failed": 0, "pruned": 0, "asked": 6}
+    assert sorted(job["number"] for job in told["left_out"]) == [2, 3, 4, 5]
+    assert told["failed"] == []
+    text = text_of(told)
+    assert "2 finished, 4 still to do" in text
+    assert "4 that ended under another configuration left out" in text
+
+
 def test_a_report_that_cannot_be_made_does_not_take_the_table_with_it(folder, monkeypatch):
     def broken(*_):
         raise RuntimeError("no page")
@@ -189,3 +212,9 @@ def test_no_default_among_the_jobs_and_no_end_yet(folder, tmp_path):
 def test_a_command_can_be_pasted():
     overrides = ["examples.ranks=[1,20]", "data.root=/a b/c", "x='$y'"]
     assert shlex.split(command_of("python experiments/train.py", overrides))[2:] == overrides
+
+
+def test_a_table_has_no_key_that_nothing_reads():
+    """The sweep's directory says all: a root beside it would change nothing."""
+    (problem,) = explain(conf_dir(), "table", ["root=elsewhere"])
+    assert "there is no key 'root'" in problem

@@ -5,14 +5,23 @@ import shutil
 
 import pytest
 import yaml
-from stages_toy import leaves, lines
+from stages_toy import beir, leaves, lines
 
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.models.cross_encoder import CrossEncoder
 from colbert_lab.run import read_trec, write_trec
 from colbert_lab.stages.launch import conf_dir
+from colbert_lab.stages.making import create
+from colbert_lab.stages.splits import checked_splits, settled
 
 EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
+
+# The small settings of a teacher that is trained, taken out where none is.
+STEPS = ("max_steps", "batch_queries", "negatives", "precision", "log_every", "judge_every", "checkpoint_every")
+TAUGHT = [f"!teacher_train.{step}" for step in STEPS]
+TAUGHT += [
+    f"!{key}" for key in ("teacher.max_length", "teacher.dev_candidates", "teacher.backbone", "teacher_optim.lr")
+]
 
 # Without a dev sample the last weights are the result, so that whatever changes training changes them.
 LAST = ("dev.queries=0", "train.max_steps=2")
@@ -79,6 +88,16 @@ NEUTRAL = {
     "what to do about an error": {"data.unknown_documents", "backbone.add_markers"},
     "how the same is computed": {"backbone.attention", "optim.fused", "train.checkpoint_every"},
 }
+
+
+def own_of(experiment: str) -> dict:
+    """What the file of an experiment itself says."""
+    return yaml.safe_load((conf_dir() / "experiment" / f"{experiment}.yaml").read_text())
+
+
+def splits_of(cfg) -> tuple[str, ...]:
+    """The splits that the data of a configuration has."""
+    return create(cfg.data).splits()
 
 
 def facts(lab, *overrides):
@@ -178,6 +197,25 @@ def test_the_pipeline_sets_models_and_bm25_side_by_side(lab):
     assert list(json.loads((lexical.path / "metrics.json").read_text())["systems"]) == ["untrained", "trained"]
 
 
+def test_bm25_does_not_find_the_query_itself_where_no_system_may(lab, tmp_path):
+    texts = {f"d{i}": f"word{i} word{i + 1} word{i + 2}" for i in range(12)}
+    folder = beir(tmp_path / "self", texts, texts, {"test": [(f"d{i}", f"d{i + 1}", 1) for i in range(11)]})
+    given = ("pipeline", "train.max_steps=0", f"data.root={folder}", "evaluate.metrics=[ndcg_10,mrr_1]", "search.k=12")
+    mrr = {}
+    for drop in ("false", "true"):
+        made = lab(*given, f"search.drop_self={drop}").artifact
+        mrr[drop] = json.loads((made.path / "metrics.json").read_text())["systems"]["bm25"]["means"]["mrr_1"]
+    # With itself on top no query has its relevant document first; without, its neighbours tie and the lower id wins.
+    assert mrr["false"] == 0
+    assert mrr["true"] > 0
+
+
+def test_the_best_is_not_chosen_by_what_it_is_judged_by(fresh_lab):
+    with pytest.raises(ConfigError, match="both 'test'"):
+        fresh_lab("pipeline", "splits.dev=test")
+    assert fresh_lab.artifacts() == {}
+
+
 def test_without_steps_the_start_is_the_result(lab, chain):
     outcome = lab("pipeline", "train.max_steps=0")
     assert outcome.objective is None
@@ -189,8 +227,29 @@ def test_without_steps_the_start_is_the_result(lab, chain):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_splits_of_every_experiment_are_those_of_its_data(lab, experiment):
+    """Asked of the sources themselves, which know their splits without a file of theirs."""
+    for verb in ("rounds",) if "rounds" in own_of(experiment) else ("pipeline", "rounds"):
+        cfg = lab.compose(verb, "!all", f"experiment={experiment}")[0]
+        names = checked_splits(cfg, mines=verb == "rounds").splits
+        assert names.test in splits_of(cfg)
+        if experiment == "colbertv2":
+            assert (names.test, names.dev in splits_of(cfg)) == ("dev", False)
+
+
+def test_the_papers_recipe_takes_a_beir_folder(without_dev):
+    """All steps are to do, which is told after the collection was read and every split was found in it."""
+    cfg = without_dev.compose("rounds", "experiment=colbertv2", *TAUGHT, "dev.holdout=5")[0]
+    assert checked_splits(cfg, mines=True).splits.test == "test"
+    assert settled(cfg, ("train", "dev")).splits.test == "dev"
+    told = without_dev("rounds", "experiment=colbertv2", *TAUGHT, "!projection", "dev.holdout=5", "dry_run=true")
+    assert "test of round 2" in told
+    assert "held_out of round 2" in told
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(lab, tmp_path, tiny_backbone, experiment):
-    own = yaml.safe_load((conf_dir() / "experiment" / f"{experiment}.yaml").read_text())
+    own = own_of(experiment)
     verb = "rounds" if "rounds" in own else "pipeline"
     cfg, _, choices = lab.compose(verb, "!all", f"experiment={experiment}")
     overrides = [f"experiment={experiment}", "train.max_steps=2", "train.batch_queries=2", "text.document_length=100"]
@@ -200,12 +259,15 @@ def test_every_experiment_runs(lab, tmp_path, tiny_backbone, experiment):
         overrides += [f"examples.file={tmp_path / 'triples.tsv'}", "!examples.ranks"]
     if "dim" not in cfg.projection:
         overrides.append("!projection.dim")
+    if not cfg.dev.queries:
+        overrides.append("!dev.queries")
     if verb == "rounds":
-        overrides += ["rounds.count=1", "splits.train=train", "splits.dev=dev", "splits.test=test"]
+        overrides += ["rounds.count=1", "dev.holdout=5"]
+    if choices.get("rounds") == "hybrid":
+        overrides += TAUGHT
     if choices.get("teacher") == "checkpoint":
         CrossEncoder.from_pretrained(str(tiny_backbone), 40, 0).save(tmp_path)
-        overrides += [f"teacher.name={tmp_path}", "!teacher.dev_candidates", "!teacher.backbone"]
-        overrides += [f"!{one.partition('=')[0]}" for one in lab.arguments("teacher") if one.startswith("teacher_")]
+        overrides += [f"teacher.name={tmp_path}", *TAUGHT, "teacher.max_length=40"]
     made = lab(verb, *overrides).artifact.path
     if verb == "rounds":
         assert "round 1" in json.loads((made / "rounds.json").read_text())["means"]["test"]

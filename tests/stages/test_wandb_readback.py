@@ -113,6 +113,8 @@ def test_two_jobs_of_a_sweep(lab, fresh_lab, tmp_path):
         assert run["tags"] == ["sweep:train-abc", "train", "toy0"]
         assert run["config"]["seed"] == seed
         assert run["config"]["optim"]["lr"] == 2e-3
+        assert run["config"]["choices"]["loss"] == "softmax", "the node beside it does not say what was chosen"
+        assert run["run"]["notes"].startswith("Does a short pairwise training")
         assert run["summary"]["objective"] == run["summary"]["val/ndcg_10"]["max"]
     assert not {one["name"] for one in runs[0]["artifacts"]} & {one["name"] for one in runs[1]["artifacts"]}
     assert runs[0]["run_id"] != runs[1]["run_id"]
@@ -179,13 +181,47 @@ def test_a_replay_of_rounds_tells_all_of_them_once(lab, tmp_path, capsys):
     assert len(list(out.glob("wandb/offline-run-*"))) == len(logs)
 
 
-def test_every_name_that_is_logged_can_be_sorted_and_filtered_by(lab, monkeypatch):
-    lab("rounds", *TWO)
+@pytest.fixture(scope="module")
+def others(lab, tmp_path_factory):
+    """What rounds do not make: a suite of comparisons, an evaluation, a fidelity report, a description; all of them of
+    a collection with a name that no metric may have."""
+    folder = tmp_path_factory.mktemp("data") / "2wikimqa"
+    shutil.copytree(lab.toy, folder)
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.write(json.dumps({"_id": "more", "text": "more"}) + "\n")
+    model = lab("init").artifact.path
+    there = lab.elsewhere(tmp_path_factory.mktemp("others"))
+    there.toy = folder
+    suite = (
+        "benchmark=local",
+        f"benchmark.folders=[{lab.toy},{folder}]",
+        f"model={model}",
+        "~systems.rerank_100",
+        "search.k=70",
+    )
+    given = [one for one in there.arguments("compare", *suite) if not one.startswith("data")]
+    made = there("compare", "!all", *given).artifact
+    judged = json.loads((made.path / "suite.json").read_text())["entries"][1]
+    told = json.loads((Path(judged["path"]) / "comparison.json").read_text())
+    there("evaluate", f"run={told['systems']['bm25']['run']}")
+    there("describe")
+    small = ("~grid.residual", "~grid.ivfpq", "fidelity.depths=[5,20]", "fidelity.quality=mrr_10")
+    there("fidelity", f"model={model}", *small)
+    return there
+
+
+def names_of(logs: list[Path]) -> set[str]:
     names: set[str] = set()
-    for log in logs_below(lab.root):
+    for log in logs:
         names |= {*read.history(log), *read.summary(log), *read.tables(log), *read.histograms(log)}
         names |= {line["axis"] for line in read.read_metrics(log)}
-    assert len(names) > 80
+    return names
+
+
+def test_every_name_that_is_logged_can_be_sorted_and_filtered_by(lab, others, monkeypatch):
+    lab("rounds", *TWO)
+    names = names_of(logs_below(lab.root)) | names_of(logs_below(others.root))
+    assert len(names) > 100
     assert [name for name in sorted(names) if not NAME.fullmatch(name)] == []
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
     dashboards = importlib.import_module("dashboards")
@@ -200,10 +236,38 @@ def test_every_name_that_is_logged_can_be_sorted_and_filtered_by(lab, monkeypatc
     assert names >= {
         "objective", "train/loss", "train/loss_kl", "train/lr", "train/grad_norm", "train/score_margin",
         "train/target_entropy", "train/tokens_per_s", "train/padding_share", "train/positive_scores",
-        "train/negative_scores", "val/ndcg_10", "eval/toy0_ndcg_10", "eval/per_query", "index/bytes_per_token",
-        "index/build_s", "search/search_ms", "search/qps", "mine/kept", "tuples/dropped_false_negative",
-        "score/pairs_per_s", "round/test_ndcg_10", "round", "trainer/step", "seconds",
+        "train/negative_scores", "val/ndcg_10", "val/toy0_ndcg_10", "val/recall_100", "eval/toy0_ndcg_10",
+        "eval/_2wikimqa_ndcg_10", "eval/mean_ndcg_10", "eval/per_query", "index/bytes_per_token", "index/build_s",
+        "index/recall_vs_exact", "search/search_ms", "search/p50_ms", "search/p95_ms", "search/qps", "mine/kept",
+        "tuples/dropped_false_negative", "score/pairs_per_s", "round/test_ndcg_10", "round", "trainer/step", "seconds",
     }  # fmt: skip
+    trained = next(log for log in logs_below(lab.root) if read.identity(log)["job_type"] == "train")
+    curves = read.history(trained)
+    assert curves["val/toy0_ndcg_10"] == curves["val/ndcg_10"]
+    # A column of parallel coordinates is a key of the configuration that holds one value.
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    for key in dashboards.SWEPT:
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        assert isinstance(value, str | int | float), key
+
+
+def test_what_fidelity_and_a_suite_tell_is_what_they_found(others):
+    (suite,) = (read.summary(log) for log in logs_below(others.root) if read.identity(log)["job_type"] == "suite")
+    assert suite["eval/mean_ndcg_10"] == suite["suite/exact"]
+    (log,) = (log for log in logs_below(others.root) if read.identity(log)["job_type"] == "fidelity")
+    told = json.loads((log.parent / "fidelity.json").read_text())
+    (fp16,) = (row for row in told["settings"] if row["setting"]["chosen"] == {"dtype": "fp16"})
+    summary = read.summary(log)
+    assert summary["index/recall_vs_exact"] == fp16["figures"]["overlap_20"], "at the largest k"
+    assert summary["objective"] == fp16["figures"]["mrr_10"], "what the table is sorted by"
+    times = fp16["latency"]["search"]
+    assert (summary["search/p50_ms"], summary["search/p95_ms"]) == (times["p50"], times["p95"])
+    # The toy's 16 dimensions of 2 bytes, and what a file costs besides.
+    assert 32 <= summary["index/bytes_per_token"] == fp16["index"]["bytes"] / fp16["index"]["vectors"]
+    alone = [read.summary(log) for log in logs_below(others.root) if read.identity(log)["job_type"] == "measure"]
+    assert summary["index/recall_vs_exact"] in [one["index/recall_vs_exact"] for one in alone]
 
 
 def test_lineage_is_by_reference_and_by_key(lab):

@@ -73,6 +73,24 @@ def test_every_term_of_the_losses_that_ship_is_shown(dashboards):
     assert set(dashboards.PARTS) == {f"train/loss_{term}" for term in terms}
 
 
+def test_all_that_the_shipped_sweeps_vary_has_a_column(dashboards):
+    repository = SCRIPT.parent.parent
+    sweeps = [yaml.safe_load(file.read_text())["params"] for file in (repository / "conf" / "sweep").glob("*.yaml")]
+    sweeps.append(yaml.safe_load((repository / "scripts" / "wandb_sweep.yaml").read_text())["parameters"])
+    keys = {key for sweep in sweeps for key in sweep}
+    # A group's key is a node in the configuration; what was chosen is noted by name.
+    columns = {f"choices.{key}" if (repository / "conf" / key).is_dir() else key for key in keys}
+    assert "choices.loss" in columns
+    assert columns <= set(dashboards.SWEPT)
+    text = json.dumps(dashboards.spec(dashboards.workspace(dashboards.panels(), "e", "p", "n")))
+    assert '"config:choices.value.loss"' in text
+
+
+def test_a_collection_is_found_by_its_name(dashboards):
+    shown = dashboards.named_metrics(dashboards.panels(["2wikimqa", "cqadupstack/english"]))
+    assert {"eval/_2wikimqa_ndcg_10", "val/cqadupstack_english_ndcg_10"} <= shown
+
+
 def test_saving_without_an_account_is_refused_before_anything_is_reached(dashboards, capsys):
     assert dashboards.main([]) == 1
     assert "try: --entity TEAM" in capsys.readouterr().err

@@ -129,10 +129,10 @@ def said(caplog):
     return [record.getMessage() for record in caplog.records if "the teacher" in record.getMessage()]
 
 
-def told(caplog, targets, batches, loss=None, **options):
+def told(caplog, targets, batches, loss=None):
     """What a watch says of this many batches with the same targets, and its last figures."""
     caplog.clear()
-    watch = TeacherWatch(loss or WeightedLoss({"kl": KL()}), **options)
+    watch = TeacherWatch(loss or WeightedLoss({"kl": KL()}))
     for _ in range(batches):
         figures = watch.figures(targets, targets)
     return said(caplog), figures
@@ -152,9 +152,8 @@ def test_a_teacher_out_of_scale_is_told_of_once(caplog):
     nothing, figures = told(caplog, logits, batches=9)
     assert nothing == []
     assert figures["target_entropy"] == pytest.approx(0.9475 / 1.3863, abs=1e-4)
-    assert len(told(caplog, logits, batches=9, band=(0.7, 0.9))[0]) == 1
-    with pytest.raises(ConfigError, match=r"0\.9 to 0\.1"):
-        TeacherWatch(WeightedLoss({"kl": KL()}), (0.9, 0.1))
+    narrow = WeightedLoss({"kl": KL(entropy_band=(0.7, 0.9))})
+    assert len(told(caplog, logits, batches=9, loss=narrow)[0]) == 1
 
 
 def test_it_is_the_mean_that_counts(caplog):

@@ -1,5 +1,7 @@
 """Fitting: it learns, keeps the best and not the last, judges as a search would, and stops at what is no number."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,8 @@ from colbert_lab.training.schedule import Constant, Linear
 
 class Told:
     """A dev sample whose verdicts are written down beforehand, one for each time it is asked."""
+
+    collection = SimpleNamespace(name="told")
 
     def __init__(self, *verdicts):
         self.verdicts, self.judged = list(verdicts), []

@@ -21,8 +21,9 @@ from colbert_lab.evaluation.fidelity import Staged
 from colbert_lab.evaluation.flops import (
     cross_encoder_flops,
     interaction_flops,
-    query_flops,
-    transformer_flops,
+    late_interaction_flops,
+    shape_of,
+    single_vector_flops,
 )
 from colbert_lab.evaluation.latency import Part
 from colbert_lab.models.cross_encoder import CrossEncoder as PairModel
@@ -101,22 +102,36 @@ class _Searched:
         if self.encoder is None:
             return 0  # stored weights are added up, nothing is multiplied
         vectors = _encoded(self.encoder, text, self.encoding)
-        stats, count = self.index.stats(), len(vectors.values)
-        lists = stats.get("centroids", stats.get("partitions", 0))
-        if lists and "passages" in stats:
-            return None  # which passages reached the last stage is not told
-        # One vector stands for the query: the bi-encoder's own, or a late-interaction model's pooled.
-        if isinstance(self.encoder, BiEncoder) or stats.get("pooling") is not None:
-            return interaction_flops(1, stats["vectors"], vectors.dim)
-        documents = stats["vectors"]
-        if isinstance(self.index, Staged):
-            stages = list(self.index.stages(vectors.values, self.k + self.drop_self, probe=self.probe).values())
-            # What the last stage chose from had its vectors scored.
-            documents = int(self.index.embeddings(stages[-2]).lengths.sum())
-        return interaction_flops(count, documents + lists, vectors.dim)
+        multiplied = self._multiplied(vectors)
+        count = 1 if self._one_vector() else len(vectors.values)
+        return None if multiplied is None else interaction_flops(count, multiplied, vectors.dim)
 
     def analytic(self, query: str, text: str) -> int | None:
-        return _sum(_query_flops(self.encoder, text), self.scored(query, text))
+        if self.encoder is None:
+            return 0
+        vectors = _encoded(self.encoder, text, self.encoding)
+        multiplied = self._multiplied(vectors)
+        if multiplied is None:
+            return None
+        if isinstance(self.encoder, BiEncoder):
+            return single_vector_flops(multiplied, _length(self.encoder, text), *shape_of(self.encoder.backbone.config))
+        return _late(self.encoder, text, multiplied, 1 if self._one_vector() else len(vectors.values))
+
+    def _one_vector(self) -> bool:
+        """Whether one vector stands for the query: the bi-encoder's own, or a late-interaction model's pooled."""
+        return isinstance(self.encoder, BiEncoder) or self.index.stats().get("pooling") is not None
+
+    def _multiplied(self, vectors: Ragged) -> int | None:
+        """How many vectors the query's are multiplied with: documents' and centroids'; None where it is not told."""
+        stats = self.index.stats()
+        lists = stats.get("centroids", stats.get("partitions", 0))
+        if lists and "passages" in stats:
+            return None  # which passages reached the last stage
+        if self._one_vector() or not isinstance(self.index, Staged):
+            return stats["vectors"] + (0 if self._one_vector() else lists)
+        stages = list(self.index.stages(vectors.values, self.k + self.drop_self, probe=self.probe).values())
+        # What the last stage chose from had its vectors scored.
+        return lists + int(self.index.embeddings(stages[-2]).lengths.sum())
 
 
 class _Reranked:
@@ -136,17 +151,19 @@ class _Reranked:
             return rerank(Run({query: hits}), vectors, self.embeddings, self.k, self.encoder.similarity)[query]
 
     def scored(self, query: str, text: str) -> int | None:
-        return _sum(self.below.scored(query, text), self._own(query, text))
+        vectors = _encoded(self.encoder, text, self.encoding)
+        own = interaction_flops(len(vectors.values), self._multiplied(query, text), vectors.dim)
+        return _sum(self.below.scored(query, text), own)
 
     def analytic(self, query: str, text: str) -> int | None:
         # The stage below has its own formula in place of what was counted as its kernels'.
-        return _sum(self.below.analytic(query, text), _query_flops(self.encoder, text), self._own(query, text))
+        count = len(_encoded(self.encoder, text, self.encoding).values)
+        return _sum(self.below.analytic(query, text), _late(self.encoder, text, self._multiplied(query, text), count))
 
-    def _own(self, query: str, text: str) -> int:
+    def _multiplied(self, query: str, text: str) -> int:
+        """The vectors of all documents that are re-ranked."""
         ids = self.below(query, text, untimed).ids[: self.k]
-        vectors = _encoded(self.encoder, text, self.encoding)
-        documents = int(self.embeddings(ids).lengths.sum()) if ids else 0
-        return interaction_flops(len(vectors.values), documents, vectors.dim)
+        return int(self.embeddings(ids).lengths.sum()) if ids else 0
 
 
 class _CrossEncoded:
@@ -168,7 +185,7 @@ class _CrossEncoded:
     def analytic(self, query: str, text: str) -> int | None:
         ids = list(self.below(query, text, untimed).ids[: self.k])
         lengths = self.model.tokenize([text] * len(ids), self.corpus.get(ids)).lengths if ids else []
-        shape = _shape(self.model.model.config)
+        shape = shape_of(self.model.model.config)
         return _sum(self.below.analytic(query, text), *(cross_encoder_flops(1, n, *shape) for n in lengths))
 
 
@@ -215,20 +232,20 @@ def _encoded(encoder: Encoder, text: str, options: dict[str, Any]) -> Ragged:
     return encode(encoder, [text], _QUERY, **options).embeddings
 
 
-def _query_flops(encoder: Encoder | None, text: str) -> int:
-    if encoder is None:
-        return 0
-    length = encoder.tokenizer.encode([text], _QUERY).lengths[0]
-    shape = _shape(encoder.backbone.config)
-    if isinstance(encoder, BiEncoder) or encoder.projection is None:
-        return transformer_flops(length, *shape)
-    return query_flops(length, encoder.dim, *shape)
+def _late(encoder: Encoder, text: str, document_vectors: int, query_vectors: int) -> int:
+    return late_interaction_flops(
+        _length(encoder, text),
+        document_vectors,
+        encoder.dim,
+        *shape_of(encoder.backbone.config),
+        query_vectors=query_vectors,
+        projected=encoder.projection is not None,
+    )
 
 
-def _shape(config: Any) -> tuple[int, int, int | None]:
-    """Layers, hidden and inner dimensions of a transformer."""
-    inner = next((getattr(config, n) for n in ("intermediate_size", "hidden_dim") if hasattr(config, n)), None)
-    return config.num_hidden_layers, config.hidden_size, inner
+def _length(encoder: Encoder, text: str) -> int:
+    """Ids of a query, special ones included."""
+    return encoder.tokenizer.encode([text], _QUERY).lengths[0]
 
 
 def _stand_ins(

@@ -1,18 +1,15 @@
-"""Under which conditions the figures of a comparison came about: protocols, what was cut, what training had seen."""
+"""Under which conditions the figures of a comparison came about: protocols, and what was cut."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from colbert_lab.artifact import LOG, Artifact
-from colbert_lab.data.collection import Collection
-from colbert_lab.errors import ArtifactError
+from colbert_lab.artifact import Artifact
 from colbert_lab.evaluation.published import Conditions
 from colbert_lab.stages.comparison.kinds import Bm25, CrossEncoder, EndToEnd, Fusion, Rerank, SingleVector
 from colbert_lab.stages.comparison.made import Made
-from colbert_lab.stages.lengths import original
 
 _KINDS = {
     Bm25: "lexical",
@@ -90,44 +87,3 @@ def truncation(made: Sequence[Made]) -> dict[str, Any]:
         if cut or counts["cut_queries"] or any(left_out.values()):
             notes.setdefault((one.model.digest, cut, *left_out.values(), counts["cut_queries"]), told)
     return {"systems": systems, "notes": list(notes.values())}
-
-
-def guards(cfg: DictConfig, collection: Collection, made: Sequence[Made]) -> dict[str, Any]:
-    """What the late-interaction models' training shares with what is judged; and as sentences.
-
-    Known of a model that was trained here, on this or another collection that is still there: its log names the split.
-    An untrained one shares nothing; of others it is told that this is not known.
-    """
-    from colbert_lab.data.contamination import contamination
-
-    found: dict[str, Any] = {}
-    notes = []
-    for model in {one.model.digest: one.model for one in made if isinstance(one.system, EndToEnd | Rerank)}.values():
-        training, split, reason = _trained_on(model, collection)
-        if training is None:
-            found[model.path.name] = {"unknown": reason}
-            notes += [f"contamination is not known: {reason}"] if reason else []
-            continue
-        shared = contamination(collection, split, cfg.split, training)
-        found[model.path.name] = {"training": training.name, **shared.to_json()}
-        notes += shared.notes()
-    return {"contamination": found, "notes": list(dict.fromkeys(notes))}
-
-
-def _trained_on(model: Artifact, collection: Collection) -> tuple[Collection | None, str, str]:
-    """The collection and the split that a model was trained on; or None and why that is not known ("": untrained)."""
-    model = original(model)
-    inputs: Mapping[str, Any] = model.manifest["inputs"]
-    if "start" not in inputs:
-        return None, "", "" if "backbone" in model.manifest["config"] else "the model was not trained here"
-    training = collection
-    if inputs["collection"]["digest"] != collection.digest:
-        try:
-            training = Collection.open(inputs["collection"]["path"])
-        except ArtifactError as error:
-            return None, "", f"the model was trained on another collection: {error}"
-    config = model.path / LOG / "config.yaml"
-    split = OmegaConf.select(OmegaConf.load(config), "splits.train") if config.is_file() else None
-    if split is None or split not in training.splits:
-        return None, "", "the log of the model's training, which names its split, is gone"
-    return training, split, ""

@@ -95,6 +95,7 @@ def _cost(cfg: DictConfig, collection: Collection, made: Made) -> dict[str, Any]
     shown = {name: parts[name].p50_ms if name in parts else None for name in ("encode", "search", "interact")}
     return {
         "flops_query": _mean([None if scored is None else torchs + scored for torchs, scored in counted]),
+        "flops_scored": _mean([scored for _, scored in counted]),
         "flops_analytic": _mean([answer.analytic(*one) for one in some]),
         "p50_ms": total.p50_ms,
         "p95_ms": total.p95_ms,

@@ -268,11 +268,15 @@ def _target(probe: Any) -> str:
 
 
 def _lengths(cfg: DictConfig) -> dict[str, int]:
-    """The lengths in ids of the late-interaction model's texts, at most _POSITIONS; without such a model the usual."""
+    """The lengths in ids of the late-interaction model's texts, at most _POSITIONS; without such a model a suite's own
+    for the collection (lengths), or the usual ones.
+    """
+    usual = {"query_length": 32, "document_length": _PAIR_LENGTH}
     if cfg.model is None:
-        return {"query_length": 32, "document_length": _PAIR_LENGTH}
-    contract = _record(model_at(cfg, cfg.model))["contract"]
-    return {key: min(contract[key], _POSITIONS) for key in ("query_length", "document_length")}
+        lengths = {key: (cfg.get("lengths") or {}).get(key) or length for key, length in usual.items()}
+    else:
+        lengths = _record(model_at(cfg, cfg.model))["contract"]
+    return {key: min(lengths[key], _POSITIONS) for key in usual}
 
 
 def _record(model: Artifact) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.evaluation.comparison import Compared, compare, estimates
 from colbert_lab.evaluation.fidelity import pareto
 from colbert_lab.evaluation.metrics import Evaluation, evaluate, within_depth
-from colbert_lab.evaluation.published import beside, digest
-from colbert_lab.stages.comparison.conditions import conditions, guards, truncation
+from colbert_lab.evaluation.published import Conditions, beside, digest
+from colbert_lab.stages.comparison.conditions import conditions, truncation
 from colbert_lab.stages.comparison.kinds import (
     Bm25,
     CrossEncoder,
@@ -25,9 +25,11 @@ from colbert_lab.stages.comparison.kinds import (
 )
 from colbert_lab.stages.comparison.made import Made
 from colbert_lab.stages.comparison.notes import notes_of
+from colbert_lab.stages.comparison.seen import guards
 from colbert_lab.stages.comparison.table import comparison_table, head
 from colbert_lab.stages.index import passages_of
 from colbert_lab.stages.making import make, plain
+from colbert_lab.stages.per_query import NAME, Explain, Judged, query_rows, worst_by
 from colbert_lab.tracking.tracker import Tracker
 
 HEADLINE = "ndcg_10"
@@ -66,17 +68,22 @@ def conclude(
     def work(builder: Builder, tracker: Tracker) -> None:
         evaluations = {one.name: _evaluations(one, qrels, options, collection) for one in made}
         compared = compare(evaluations, reference, options["test"], cfg.seed) if len(made) > 1 else []
+        queries = len(evaluations[reference][0].queries)
+        protocols = {one.name: conditions(cfg, one, queries) for one in made}
         told = {
             "collection": collection.name,
             "split": cfg.split,
             "corpus": cfg.corpus,
-            "queries": len(evaluations[reference][0].queries),
+            "queries": queries,
             "baseline": reference,
             "test": options["test"],
             "relevance_level": options["relevance_level"],
-            "systems": {one.name: _system(one, evaluations[one.name], measured[one.name], cfg) for one in made},
+            "systems": {
+                one.name: _system(one, evaluations[one.name], measured[one.name], protocols[one.name], cfg)
+                for one in made
+            },
             "tests": [_test(one) for one in compared],
-            "published": _published(cfg, collection, made, evaluations),
+            "published": _published(cfg, collection, protocols, evaluations),
             "guards": guards(cfg, collection, made),
             "truncation": truncation(made),
         }
@@ -88,20 +95,19 @@ def conclude(
         _plots(builder, told, made)
         builder.counts.update(systems=len(made), queries=told["queries"])
         _track(tracker, told)
+        _track_queries(tracker, cfg, collection, made, evaluations)
 
     name = f"{collection.name.replace('/', '-')}-{cfg.split}-{cfg.name}"
     return make(cfg, "compare", "comparison", name, inputs, content, work, cfg.run_dir)
 
 
 def _reference(made: Sequence[Made]) -> str:
-    """What the others are held against: exact late interaction, else end to end, else any late one, else the first."""
-    wishes = (
-        lambda system: isinstance(system, EndToEnd) and system.index == "exact",
-        lambda system: isinstance(system, EndToEnd),
-        lambda system: isinstance(system, Rerank),
-        lambda system: True,
-    )
-    return next(one.name for wish in wishes for one in made if wish(one.system))
+    """What the others are held against: exact search, else end to end, else the deepest re-ranker, else the first."""
+    searching = [one for one in made if isinstance(one.system, EndToEnd)]
+    if searching:
+        return next((one.name for one in searching if one.system.index == "exact"), searching[0].name)
+    reranking = [one for one in made if isinstance(one.system, Rerank)]
+    return max(reranking, key=lambda one: one.system.k, default=made[0]).name
 
 
 def _plain(one: Made) -> dict[str, Any]:
@@ -122,7 +128,9 @@ def _evaluations(
     return found
 
 
-def _system(one: Made, evaluations: Sequence[Evaluation], measured: Artifact | None, cfg: DictConfig) -> dict[str, Any]:
+def _system(
+    one: Made, evaluations: Sequence[Evaluation], measured: Artifact | None, protocol: Conditions, cfg: DictConfig
+) -> dict[str, Any]:
     found = estimates(evaluations, cfg.seed)
     return {
         "kind": kind_of(one.system),
@@ -133,6 +141,7 @@ def _system(one: Made, evaluations: Sequence[Evaluation], measured: Artifact | N
         "seeds": len(evaluations),
         "counts": evaluations[0].counts,
         "run": one.runs[0].place,
+        "conditions": asdict(protocol),
         "cost": None if measured is None else json.loads((measured.path / "cost.json").read_text()),
     }
 
@@ -144,11 +153,12 @@ def _test(one: Compared) -> dict[str, Any]:
 
 
 def _published(
-    cfg: DictConfig, collection: Collection, made: Sequence[Made], evaluations: Mapping[str, Sequence[Evaluation]]
+    cfg: DictConfig,
+    collection: Collection,
+    protocols: Mapping[str, Conditions],
+    evaluations: Mapping[str, Sequence[Evaluation]],
 ) -> list[dict[str, Any]]:
     means = {name: {m: e.mean for m, e in estimates(found, cfg.seed).items()} for name, found in evaluations.items()}
-    queries = len(next(iter(evaluations.values()))[0].queries)
-    protocols = {one.name: conditions(cfg, one, queries) for one in made}
     return beside(collection.name, cfg.split, means, protocols)
 
 
@@ -255,3 +265,21 @@ def _track(tracker: Tracker, told: Mapping[str, Any]) -> None:
     means = told["systems"][told["baseline"]]["means"]
     tracker.summary({f"compare/{metric}": value for metric, value in means.items()})
     tracker.summary({"objective": means.get(HEADLINE, next(iter(means.values())))})
+
+
+def _track_queries(
+    tracker: Tracker,
+    cfg: DictConfig,
+    collection: Collection,
+    made: Sequence[Made],
+    evaluations: Mapping[str, Sequence[Evaluation]],
+) -> None:
+    from colbert_lab.stages.explain import explanations_of
+
+    def explain(one: Made) -> Explain | None:
+        if not isinstance(one.system, EndToEnd | Rerank):
+            return None
+        return lambda pairs: explanations_of(one.model, collection, cfg, pairs, passages_of(cfg))
+
+    judged = {one.name: Judged(evaluations[one.name], [f.run for f in one.runs], explain(one)) for one in made}
+    tracker.table(NAME, query_rows(judged, collection.queries, collection.corpus), by=worst_by(judged))

@@ -28,7 +28,7 @@ def comparison_table(told: Mapping[str, Any], compared: Sequence[Compared], note
     if any(one["seeds"] > 1 for one in systems.values()):
         parts += ["over seeds, mean and standard deviation", ""]
         parts += _table({n: o for n, o in systems.items() if o["seeds"] > 1}, _seeds(systems))
-    parts += _published(told["published"])
+    parts += published_lines(told["published"])
     parts += [line for note in notes for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
     return "\n".join(parts) + "\n"
 
@@ -123,7 +123,11 @@ def _against(compared: Sequence[Compared], reference: str) -> list[str]:
     return [f"{head(metric)} against {reference}", "", *_table(some, columns)]
 
 
-def _published(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def published_lines(found: Sequence[Mapping[str, Any]], numbered: Mapping[str, int] | None = None) -> list[str]:
+    """A table of published figures beside ours, with their sources and what differs, ending with an empty line.
+
+    `numbered`: sources that are told elsewhere, under these numbers.
+    """
     if not found:
         return []
     rows = {str(i): one for i, one in enumerate(found)}
@@ -134,10 +138,10 @@ def _published(found: Sequence[Mapping[str, Any]]) -> list[str]:
         ("difference", lambda _, one: "-" if one["difference"] is None else f"{one['difference']:+.4f}"),
         ("here", lambda _, one: one.get("ours") or "-"),
     ]
-    numbers = {source: i for i, source in enumerate(dict.fromkeys(one["source"] for one in found), 1)}
+    numbers = numbered or {source: i for i, source in enumerate(dict.fromkeys(one["source"] for one in found), 1)}
     lines = ["published elsewhere, beside the system here that is most like it", ""]
     lines += _table(rows, columns, lambda key, one: f"{one['system']} [{numbers[one['source']]}]")
-    for source, number in numbers.items():
+    for source, number in numbers.items() if numbered is None else ():
         lines += textwrap.wrap(f"[{number}] {source}", WIDTH, subsequent_indent="    ")
     why = dict.fromkeys((one["system"], tuple(one["protocol"])) for one in found if one["protocol"])
     for system, sentences in why:

@@ -21,8 +21,8 @@ from colbert_lab.stages.making import create
 from colbert_lab.stages.options import Options
 from colbert_lab.stages.overrides import explain, hydra_on, shown
 from colbert_lab.stages.sweeps.kinds import Bayes, Grid, check_launcher
+from colbert_lab.stages.table import PLAN
 
-PLAN = "plan.json"
 # Keys that say where and how a run is told, not what it computes.
 _ASIDE = ("root", "name", "tracking", "threads", "overrides", "sweep")
 
@@ -119,6 +119,7 @@ class Plan:
 
     def write(self) -> None:
         """Leave in the folder what the summary at the end needs to know of the plan."""
+        jobs = None if isinstance(self.kind, Bayes) else self.jobs
         record = {
             "verb": self.verb,
             "program": _program(self.verb),
@@ -127,7 +128,8 @@ class Plan:
             "fixed": [one.input_line for key, one in self.texts.items() if key not in self.swept],
             "swept": {key: one.input_line.partition("=")[2] for key, one in self.swept.items()},
             "default": self.default,
-            "jobs": None if isinstance(self.kind, Bayes) else len(self.jobs),
+            "jobs": jobs and len(jobs),
+            "configs": jobs and [job.config for job in jobs],
         }
         write_atomic(self.folder / PLAN, json.dumps(record, indent=1, ensure_ascii=False).encode())
 

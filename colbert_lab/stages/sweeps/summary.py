@@ -2,8 +2,8 @@
 
 sweep.json: {"verb", "folder", "kind", "objective", "counts", "fixed", "swept", "rows": [ROW], "baseline_is_default",
 "tested", "importance": {parameter: share}, "importance_rest", "importance_method", "best": {"overrides", "params",
-"artifact"}, "command" (of the best), "failed", "pruned"}, where ROW = {"params", "mean", "deviation", "seeds", "n",
-"figures", "artifacts", "test", "baseline"}.
+"artifact"}, "command" (of the best), "failed", "pruned", "left_out" (ran under another configuration)}, where ROW =
+{"params", "mean", "deviation", "seeds", "n", "figures", "artifacts", "test", "baseline"}.
 """
 
 import json
@@ -18,9 +18,8 @@ from colbert_lab.artifact import write_atomic
 from colbert_lab.errors import DataError
 from colbert_lab.stages.overrides import shown
 from colbert_lab.stages.sweeps.importance import is_full_factorial, main_effects
-from colbert_lab.stages.sweeps.plan import PLAN
 from colbert_lab.stages.sweeps.queries import PerQuery, against, per_query
-from colbert_lab.stages.table import read_jobs
+from colbert_lab.stages.table import PLAN, current_jobs
 
 SUMMARY = "sweep.json"
 _SEED = "seed"
@@ -44,12 +43,15 @@ def conclude(folder: Path) -> tuple[str, bool]:
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """What the jobs of a sweep came to, in plain values; see the module. DataError where no job has ended."""
-    jobs = read_jobs(folder)
+    """What the jobs of a sweep came to, in plain values; see the module. DataError where no job has ended.
+
+    Jobs that ran under a configuration which conf/ has not any more count for nothing but their number.
+    """
+    jobs, left_out = current_jobs(folder)
     if not jobs:
-        raise DataError(f"no job of the sweep {folder} has ended yet")
+        earlier = f", but {len(left_out):,} under another configuration" if left_out else ""
+        raise DataError(f"no job of the sweep {folder} has ended yet{earlier}")
     plan = _plan(folder)
-    # Told where the same job ran again: the latest call's jobs are the ones that count.
     jobs.sort(key=lambda job: job["number"])
     finished = [job for job in jobs if job["state"] == "finished"]
     scored = [job for job in finished if job["objective"] is not None]
@@ -81,6 +83,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "importance_method": method,
         "best": best and _kept(best),
         "command": best and command_of(plan["program"], best["overrides"]),
+        "left_out": [_kept(job) for job in left_out],
         "pruned": [_kept(job) | {"step": job.get("step")} for job in jobs if job["state"] == "pruned"],
         "failed": [_kept(job) | {"error": job["error"]} for job in jobs if job["state"] == "failed"],
     }

@@ -29,6 +29,8 @@ def _head(summary: Mapping[str, Any]) -> str:
     states += [f"{missing} still to do"] if missing > 0 else []
     what = "trials" if summary["kind"] == "bayes" else "jobs"
     head = f"{counts['asked']} {what} in {summary['folder']}: {', '.join(states)}"
+    if left_out := len(summary["left_out"]):
+        head += f"\n{left_out} that ended under another configuration left out: the sweep's command runs them again"
     return head + (f"\nall with {' '.join(summary['fixed'])}" if summary["fixed"] else "")
 
 
