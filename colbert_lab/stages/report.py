@@ -15,7 +15,7 @@ from colbert_lab.report.page import page
 from colbert_lab.report.records import Findings, Results, RunRecord, Sweep
 from colbert_lab.report.sections_sweep import job_label, varied
 from colbert_lab.stages.local_runs import find, lineage, manifest_of, record
-from colbert_lab.stages.table import read_jobs
+from colbert_lab.stages.table import current_jobs
 
 SWEEP = "sweep.json"
 
@@ -59,7 +59,7 @@ def findings(places: Sequence[Path], title: str) -> Findings:
         raise DataError(f"there is no run and no sweep at {shown}\ntry: runs=<directory of an artifact, or their root>")
     read = [(place, record(place)) for place in everything]
     read.sort(key=lambda one: (one[1].started is None, one[1].started or 0.0, one[1].place))
-    sweeps = [(place, read_jobs(place)) for place in found.sweeps]
+    sweeps = [(place, current_jobs(place)[0]) for place in found.sweeps]
     labels = _job_labels(sweeps)
     runs = _named([(place, replace(one, key=f"r{i}")) for i, (place, one) in enumerate(read)], labels)
     keys = {place: one.key for (place, _), one in zip(read, runs)}

@@ -18,6 +18,7 @@ from colbert_lab.stages.making import Outcome, make
 from colbert_lab.stages.report import report_of, report_path
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.stages.rounds_checks import headline
+from colbert_lab.tracking.names import leaf
 from colbert_lab.tracking.read import seconds, summary
 from colbert_lab.tracking.tracker import Tracker
 
@@ -96,7 +97,7 @@ def conclude(
         tracker.summary({"objective": (dev or evaluations[cfg.splits.test])[best].means[metric], "round/best": best})
         for number, name in enumerate(rounds):
             for split, found in evaluations.items():
-                tracker.log({f"round/{split}_{m}": v for m, v in found[name].means.items()}, number, "round")
+                tracker.log({f"round/{leaf(split)}_{m}": v for m, v in found[name].means.items()}, number, "round")
 
     name = f"{collection.name.replace('/', '-')}-{cfg.name}"
     content = {"rounds": cfg.rounds, "seed": cfg.seed, **({"left_out": list(left_out)} if left_out else {})}

@@ -15,6 +15,8 @@ def section(cfg: DictConfig, prefix: str) -> DictConfig:
         for key in KEYS:
             if f"{prefix}_{key}" in cfg:
                 view[key] = cfg[f"{prefix}_{key}"]
+            if f"{prefix}_{key}" in (cfg.get("choices") or {}):
+                view.choices[key] = cfg.choices[f"{prefix}_{key}"]
     return view
 
 

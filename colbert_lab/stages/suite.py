@@ -61,6 +61,8 @@ def entry_config(cfg: DictConfig, entry: Entry) -> DictConfig:
     with open_dict(view):
         view.benchmark = view.run_dir = None
         view.data = OmegaConf.create(entry.data)
+        if view.get("choices"):
+            view.choices.pop("data", None)
         view.split = entry.split
         view.search.drop_self = entry.drop_self
         view.evaluate.relevance_level = entry.relevance_level

@@ -50,6 +50,7 @@ def measurement(cfg: DictConfig, collection: Collection, made: Made) -> Artifact
         cost = _cost(cfg, collection, made)
         (builder.path / "cost.json").write_text(json.dumps(cost, indent=1))
         builder.counts["timed"] = cost["timed"]
+        tracker.summary({"search/p50_ms": cost["p50_ms"], "search/p95_ms": cost["p95_ms"]})
 
     view = named(cfg, made.name)
     # A run of its own in W&B for every system would bury the comparison, which tells of them all.
