@@ -3,8 +3,10 @@
 All rows stand in the local log; a dashboard shows the worst and a sample of the others.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from colbert_lab.data.texts import Texts
@@ -15,6 +17,8 @@ from colbert_lab.run import Run
 NAME = "eval/per_query"
 # Worst queries of a system whose first documents are explained: they must be encoded anew, 15 a second on two cores.
 EXPLAINED = 100
+# Words of those documents, after which no further one is explained: a long one in passages is thousands of tokens.
+EXPLAINED_WORDS = 30_000
 # Pairs of tokens that are told of one document.
 _TOKENS = 3
 
@@ -35,7 +39,8 @@ def query_rows(systems: Mapping[str, Judged], queries: Texts | None, corpus: Tex
 
     `text` is left out where there are no texts, `best_tokens` where no system's model is known. It holds the query's
     words that brought most to the score of the first document with the words that they chose there, of the EXPLAINED
-    queries of a system (of its first seed) that are worst in its first metric; else None.
+    queries of a system (of its first seed) that are worst in its first metric, as long as their documents have no more
+    than EXPLAINED_WORDS words together; else None.
     """
     rows = []
     known = any(one.explain for one in systems.values()) and queries is not None and corpus is not None
@@ -66,7 +71,10 @@ def _tokens(one: Judged, queries: Texts, corpus: Texts) -> dict[str, str]:
     worst = sorted(zip(evaluation.per_query[metric].tolist(), range(len(evaluation.queries))))[:EXPLAINED]
     pairs = [(query, _first(run, query)) for _, i in worst for query in [evaluation.queries[i]]]
     pairs = [(query, document) for query, document in pairs if document is not None and document in corpus]
-    return {query: matches(found) for (query, _), found in one.explain(pairs).items()}
+    texts = corpus.get([document for _, document in pairs])
+    words = list(accumulate(len(text.split()) for text in texts))
+    affordable = pairs[: bisect_right(words, EXPLAINED_WORDS)]
+    return {query: matches(found) for (query, _), found in one.explain(affordable).items()}
 
 
 def matches(found: Explanation) -> str:

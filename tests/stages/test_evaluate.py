@@ -87,6 +87,16 @@ def test_the_table_of_queries_tells_what_was_asked_found_and_matched(lab, chain)
     assert '"by": "ndcg_10"' in events
 
 
+def test_long_documents_bound_how_many_are_explained(lab, chain, monkeypatch):
+    """The worst come first; where not one is affordable the column stays, empty."""
+    texts = [row["best_tokens"] for row in read_table(chain["metrics"].path / "log", NAME)]
+    for words, told in ((40, lambda n: 0 < n < len(texts)), (0, lambda n: n == 0)):
+        monkeypatch.setattr("colbert_lab.stages.per_query.EXPLAINED_WORDS", words)
+        options = [f"run={chain['run'].path}", f"name=w{words}", f"seed={words + 1}"]
+        rows = read_table(lab("evaluate", *options).artifact.path / "log", NAME)
+        assert told(sum(row["best_tokens"] is not None for row in rows))
+
+
 def test_tokens_are_left_out_of_systems_without_a_model(lab, chain):
     bm25 = next((lab.root / "runs").glob("*-train-bm25-*"))
     alone = lab("evaluate", f"run={bm25}", "split=train", "evaluate.metrics=[ndcg_10]").artifact
