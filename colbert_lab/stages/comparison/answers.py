@@ -88,6 +88,7 @@ class _Searched:
         self.index, self.encoder, self.probe = index, encoder, probe
         self.encoding = query_encoding(cfg)
         self.k, self.drop_self = cfg.search.k, bool(cfg.search.drop_self)
+        self._met: dict[str, int | None] = {}
 
     def __call__(self, query: str, text: str, part: Part) -> Hits:
         given: Any = [text]
@@ -102,7 +103,7 @@ class _Searched:
         if self.encoder is None:
             return 0  # stored weights are added up, nothing is multiplied
         vectors = _encoded(self.encoder, text, self.encoding)
-        multiplied = self._multiplied(vectors)
+        multiplied = self._multiplied(query, vectors)
         count = 1 if self._one_vector() else len(vectors.values)
         return None if multiplied is None else interaction_flops(count, multiplied, vectors.dim)
 
@@ -110,7 +111,7 @@ class _Searched:
         if self.encoder is None:
             return 0
         vectors = _encoded(self.encoder, text, self.encoding)
-        multiplied = self._multiplied(vectors)
+        multiplied = self._multiplied(query, vectors)
         if multiplied is None:
             return None
         if isinstance(self.encoder, BiEncoder):
@@ -121,14 +122,20 @@ class _Searched:
         """Whether one vector stands for the query: the bi-encoder's own, or a late-interaction model's pooled."""
         return isinstance(self.encoder, BiEncoder) or self.index.stats().get("pooling") is not None
 
-    def _multiplied(self, vectors: Ragged) -> int | None:
+    def _multiplied(self, query: str, vectors: Ragged) -> int | None:
         """How many vectors the query's are multiplied with: documents' and centroids'; None where it is not told."""
+        if query not in self._met:
+            self._met[query] = self._count_multiplied(vectors)
+        return self._met[query]
+
+    def _count_multiplied(self, vectors: Ragged) -> int | None:
         stats = self.index.stats()
         lists = stats.get("centroids", stats.get("partitions", 0))
         if lists and "passages" in stats:
             return None  # which passages reached the last stage
         if self._one_vector() or not isinstance(self.index, Staged):
             return stats["vectors"] + (0 if self._one_vector() else lists)
+        # Seconds a query: every stage tells all that it scored.
         stages = list(self.index.stages(vectors.values, self.k + self.drop_self, probe=self.probe).values())
         # What the last stage chose from had its vectors scored.
         return lists + int(self.index.embeddings(stages[-2]).lengths.sum())
