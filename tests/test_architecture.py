@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "colbert_lab"
 FLOORS = (
-    ("errors", "ragged", "artifact", "run", "progress"),
+    ("errors", "ragged", "artifact", "run", "progress", "processes"),
     ("scoring", "losses", "compression"),
     ("text", "models", "data"),
     ("index", "search"),

@@ -1,7 +1,6 @@
 """Between residual indexes and Stanford's directories: a codec of kind "stanford" goes over bit for bit, either way."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def import_stanford(source: StanfordDirectory, directory: Path, ids: Sequence[st
     # Which of the two Stanford's model was trained with; vectors are of unit norm, so they rank alike.
     similarity = "l2" if source.config.get("similarity") == "l2" else "cosine"
     files = Files.edit(
-        directory, {"dim": codec.dim, "dtype": "fp16", "similarity": similarity, **asdict(kind_of(source))}
+        directory, {"dim": codec.dim, "dtype": "fp16", "similarity": similarity, **kind_of(source).recorded()}
     )
     if not files.finished:
         if "codec-centroids" not in files:

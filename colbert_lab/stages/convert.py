@@ -1,7 +1,6 @@
 """convert: a Stanford (PLAID, RAGatouille) index directory to an index of ours, and an index of ours to theirs."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +71,7 @@ def _import(cfg: DictConfig, path: Path, given: Artifact | None) -> Outcome:
     inputs = {"source": given or _digest(path), "model": model, "collection": collection.artifact}
     kind = kind_of(source)
     target = f"{ResidualIndexKind.__module__}.{ResidualIndexKind.__qualname__}"
-    content = {"index": {"_target_": target, **asdict(kind)}, "ids": cfg.convert.ids}
+    content = {"index": {"_target_": target, **kind.recorded()}, "ids": cfg.convert.ids}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         counts = import_stanford(source, builder.path, ids)

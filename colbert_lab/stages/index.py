@@ -80,12 +80,14 @@ def index_with(
     inputs = (
         {"collection": collection.artifact} if model is None else {"model": model, "collection": collection.artifact}
     )
-    content = {"index": cfg.index, "pooling": pooling, "encode": encoding(cfg, model)}
-    node = plain(cfg.index)
+    unrecorded = getattr(create(cfg.index), "unrecorded", ())
+    node = {key: value for key, value in plain(cfg.index).items() if key not in unrecorded}
+    content = {"index": node, "pooling": pooling, "encode": encoding(cfg, model)}
     if passages is not None:
         content["passages"] = passages
         node = {"_target_": _BY_DOCUMENT, "kind": node}
-    kind = create(OmegaConf.create(node))
+    whole = plain(cfg.index) if passages is None else {**node, "kind": plain(cfg.index)}
+    kind = create(OmegaConf.create(whole))
 
     def work(builder: Builder, tracker: Tracker) -> None:
         encoder = None

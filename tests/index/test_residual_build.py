@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from colbert_lab.errors import ArtifactError, DataError
 from colbert_lab.index.files import Files
 from colbert_lab.index.residual import build
-from colbert_lab.index.residual.build import compressed, sample_vectors
+from colbert_lab.index.residual.build import sample_vectors
 from colbert_lab.index.residual.codes import stored_codec
 from colbert_lab.index.residual.kind import ResidualIndexKind
 from colbert_lab.index.residual.probe import ResidualProbe
@@ -95,52 +95,14 @@ def test_partitions(tmp_path):
     assert centroids(points_per_centroid=9) == vectors // 9
 
 
-def share(folder, rank, ranks, out):
-    build.CHUNK = CHUNK
-    torch.set_num_threads(1)
-    unfinished = Files.open(folder, finished=False)
-    values = unfinished.array("values")
-    found = compressed(values, stored_codec(unfinished), range(build.chunks(len(values))), rank, ranks)
-    arrays = {
-        f"{name} {number}": getattr(chunk, name) for number, chunk in found for name in ("codes", "packed", "scales")
-    }
-    np.savez(out, **arrays)
-
-
-def test_two_processes_make_what_one_makes(tmp_path, whole, monkeypatch):
-    folder = tmp_path / "x"
-
-    class Stop(Exception):
-        pass
-
-    def stop(*args):
-        raise Stop
-
-    # Killed when the codec stands and nothing is compressed yet.
-    with monkeypatch.context() as patched:
-        patched.setattr(build, "compressed", stop)
-        with pytest.raises(Stop):
-            write(folder)
-    spawned = [
-        multiprocessing.get_context("spawn").Process(target=share, args=(folder, rank, 2, tmp_path / f"{rank}.npz"))
-        for rank in range(2)
-    ]
-    for process in spawned:
-        process.start()
-    for process in spawned:
-        process.join(120)
-    parts = {}
-    for rank in range(2):
-        part = dict(np.load(tmp_path / f"{rank}.npz"))
-        assert part
-        assert not parts.keys() & part.keys()
-        parts |= part
-    opened = Files.open(tmp_path / "whole")
-    for name in ("codes", "packed", "scales"):
-        chunks = [parts[f"{name} {number}"] for number in range(len(parts) // 3)]
-        assert np.concatenate(chunks).tobytes() == opened.array(name).tobytes()
-    write(folder)
-    assert files(folder) == whole
+def test_two_processes_make_what_one_makes(tmp_path, whole):
+    two = ResidualIndexKind(bits=2, iterations=2, partitions=16, processes=2)
+    write(tmp_path / "two", kind=two)
+    assert files(tmp_path / "two") == whole
+    # Begun by one and gone on with by two.
+    write(tmp_path / "begun", stop=2)
+    write(tmp_path / "begun", kind=two)
+    assert files(tmp_path / "begun") == whole
 
 
 @pytest.mark.parametrize(("most", "count"), [(10**9, 100), (37, 100), (50, 40_000)])

@@ -82,7 +82,7 @@ def test_a_job_dies_with_its_parent_even_one_that_was_not_yet_ready_for_it(tmp_p
     child = f"""
 import os, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
-from colbert_lab.stages.sweeps.pool import die_with
+from colbert_lab.processes import die_with
 time.sleep(float(sys.argv[2]))
 die_with(int(sys.argv[1]))
 open({str(tmp_path)!r} + "/alive" + sys.argv[2], "w").write(str(os.getpid()))

@@ -2,10 +2,13 @@
 
 Each of the steps is committed when it is done, and a build that was killed goes on with the first that is not. Chunks
 are so many vectors each, however they were appended, and depend on nothing but the spool and the codec: R processes
-that take every R-th chunk make what one makes.
+make what one makes.
 """
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from colbert_lab.index.residual.codes import has_codec, offsets, stage_codec, st
 from colbert_lab.index.residual.lists import build_lists
 from colbert_lab.index.rows import refuse_repeated
 from colbert_lab.index.store import stage
+from colbert_lab.processes import die_with
 from colbert_lab.progress import progress
 from colbert_lab.ragged import Ragged
 
@@ -52,8 +56,9 @@ class Chunk:
 class ResidualWriter:
     """Append documents to the spool; `finish` trains, compresses and removes it."""
 
-    def __init__(self, directory: Path, facts: dict[str, Any]):
+    def __init__(self, directory: Path, facts: dict[str, Any], processes: int = 1):
         """Begin, or go on from what is committed in `directory`; facts: dim, similarity, the kind's parameters."""
+        self._directory, self._processes = directory, processes
         self._files = Files.edit(directory, facts)
 
     @property
@@ -87,7 +92,12 @@ class ResidualWriter:
         codec, values = stored_codec(files), files.array("values")
         count, done = chunks(len(values)), files.rows("codes")
         with progress("compress", len(values), "vectors", done=done) as bar:
-            for number, chunk in compressed(values, codec, range(-(-done // CHUNK), count)):
+            numbers = range(-(-done // CHUNK), count)
+            if self._processes == 1:
+                made = (compress(_part(values, number, CHUNK), codec, _GAUGED) for number in numbers)
+            else:
+                made = _shared_out(self._directory, numbers, self._processes)
+            for number, chunk in zip(numbers, made, strict=True):
                 chunk.stage(files)
                 before = files.facts["distance"]
                 # The running mean over chunks, in their order.
@@ -103,14 +113,6 @@ def chunks(vectors: int) -> int:
     return max(1, -(-vectors // CHUNK))
 
 
-def compressed(
-    values: np.ndarray, codec: Codec, numbers: Sequence[int], rank: int = 0, ranks: int = 1
-) -> Iterator[tuple[int, Chunk]]:
-    """Those of the chunks with these numbers that fall to a process (every `ranks`-th), from spooled values [T, d]."""
-    for number in numbers[rank::ranks]:
-        yield number, compress(torch.from_numpy(values[number * CHUNK : (number + 1) * CHUNK]).float(), codec, _GAUGED)
-
-
 def compress(vectors: torch.Tensor, codec: Codec, gauged: int = 1) -> Chunk:
     """The codes of vectors [T, d] fp32; their distance from the centroids is taken of every `gauged`-th."""
     codes, packed, scales = codec.encode(vectors)
@@ -123,6 +125,36 @@ def compress(vectors: torch.Tensor, codec: Codec, gauged: int = 1) -> Chunk:
         None if scales is None else scales.numpy(),
         float(distances.double().mean()) if len(some) else 0.0,
     )
+
+
+def _shared_out(directory: Path, numbers: Sequence[int], processes: int) -> Iterator[Chunk]:
+    """The chunks with these numbers, in their order, each made by one of several processes that share the threads."""
+    threads = max(1, torch.get_num_threads() // processes)
+    spawn = multiprocessing.get_context("spawn")
+    begin = (directory, CHUNK, threads, os.getpid())
+    with ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=begin) as pool:
+        yield from pool.map(_made, numbers)
+
+
+# What a process of those that compress was begun with: the spooled vectors, the codec, how many vectors a chunk has.
+_mine: tuple[np.ndarray, Codec, int]
+
+
+def _begin(directory: Path, size: int, threads: int, parent: int) -> None:
+    global _mine
+    die_with(parent)
+    torch.set_num_threads(threads)
+    files = Files.open(directory, finished=False)
+    _mine = files.array("values"), stored_codec(files), size
+
+
+def _made(number: int) -> Chunk:
+    values, codec, size = _mine
+    return compress(_part(values, number, size), codec, _GAUGED)
+
+
+def _part(values: np.ndarray, number: int, size: int) -> torch.Tensor:
+    return torch.from_numpy(values[number * size : (number + 1) * size]).float()
 
 
 def train(files: Files) -> Codec:

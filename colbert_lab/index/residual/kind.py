@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from colbert_lab.compression.residual import Kind, check
 from colbert_lab.errors import ConfigError
@@ -23,6 +23,7 @@ class ResidualIndexKind:
     sample_per_centroid   training vectors for each centroid, at most
     points_per_centroid   and at least: tiny collections get fewer centroids
     iterations, seed      of k-means; equal seeds make equal bytes
+    processes             that compress, each with its share of the threads; as many make the same bytes as one
     """
 
     bits: int = 2
@@ -32,11 +33,14 @@ class ResidualIndexKind:
     points_per_centroid: int = 4
     iterations: int = 4
     seed: int = 0
+    processes: int = 1
     takes: ClassVar[Literal["embeddings"]] = "embeddings"
     probe: ClassVar[type] = ResidualProbe
+    # What says how an index is made and leaves no trace in it.
+    unrecorded: ClassVar[tuple[str, ...]] = ("processes",)
 
     def __post_init__(self):
-        counts = ("partitions", "sample_per_centroid", "points_per_centroid", "iterations")
+        counts = ("partitions", "sample_per_centroid", "points_per_centroid", "iterations", "processes")
         wrong = [
             f"{name}={value}, but it must be at least 1\ntry: index.{name}={getattr(type(self), name)}"
             for name in counts
@@ -53,7 +57,12 @@ class ResidualIndexKind:
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> ResidualWriter:
         """Begin, or go on with, the index in this directory; ConfigError where `bits` do not fill whole bytes."""
         check(dim, self.bits, self.codec)
-        return ResidualWriter(directory, {"dim": dim, "dtype": "fp16", "similarity": similarity, **asdict(self)})
+        facts = {"dim": dim, "dtype": "fp16", "similarity": similarity, **self.recorded()}
+        return ResidualWriter(directory, facts, self.processes)
+
+    def recorded(self) -> dict[str, Any]:
+        """The parameters that an index keeps: all but `unrecorded`."""
+        return {name: value for name, value in asdict(self).items() if name not in self.unrecorded}
 
     def open(self, directory: Path) -> "ResidualIndex":
         """The finished index in this directory."""

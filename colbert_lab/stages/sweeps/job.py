@@ -43,7 +43,7 @@ def noted(folder: Path, job: Any, run: Callable[[], Any]) -> bool:
 
 
 def _main(folder: str, number: str, parent: str) -> None:
-    from colbert_lab.stages.sweeps.pool import die_with
+    from colbert_lab.processes import die_with
 
     die_with(int(parent))
     from colbert_lab.stages.launch import run_sweep_job

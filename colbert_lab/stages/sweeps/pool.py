@@ -1,12 +1,9 @@
 """Processes of a sweep: so many at once, each with its part of the machine, and none that outlives its parent."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,26 +130,6 @@ def visible_gpus() -> list[str]:
     count = torch.cuda.device_count()
     names = [str(number) for number in range(count)] if given is None else given.split(",")
     return [name.strip() for name in names][:count]
-
-
-def die_with(parent: int) -> None:
-    """Have this process killed as soon as its parent, of this id, has ended, and at once where it has already.
-
-    By the kernel on Linux; elsewhere by a thread that looks every second.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _kill_group(process: subprocess.Popen) -> None:
