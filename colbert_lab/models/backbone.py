@@ -79,15 +79,23 @@ def resolve(name: str) -> str:
 
 
 def load_encoder(
-    source: str, revision: str | None = None, attention: str = "sdpa", trust_remote_code: bool = False, name: str = ""
+    source: str,
+    revision: str | None = None,
+    attention: str = "sdpa",
+    trust_remote_code: bool = False,
+    name: str = "",
+    whole: bool = False,
 ) -> PreTrainedModel:
-    """The encoder at a directory or hub id, fp32, without the pooler that token embeddings do not use."""
+    """The encoder at a directory or hub id, fp32, without the pooler that token embeddings do not use.
+
+    whole: ConfigError where the files lack weights of it, which would start at random.
+    """
     name = name or source
     config = explained(name, AutoConfig.from_pretrained, source, revision=revision, trust_remote_code=trust_remote_code)
     extra = {}
     if type(config) in AutoModel._model_mapping and _takes_pooling_flag(AutoModel._model_mapping[type(config)]):
         extra["add_pooling_layer"] = False
-    model = explained(
+    model, report = explained(
         name,
         AutoModel.from_pretrained,
         source,
@@ -96,8 +104,14 @@ def load_encoder(
         dtype=torch.float32,
         use_safetensors=has_safetensors(source),
         trust_remote_code=trust_remote_code,
+        output_loading_info=True,
         **extra,
     )
+    if whole and (lost := sorted(report["missing_keys"])):
+        raise ConfigError(
+            f"{name} lacks {len(lost)} weights of a {type(model).__name__}, {lost[0]} for one: its files are of "
+            "another model, or not all there"
+        )
     return aligned(model)
 
 

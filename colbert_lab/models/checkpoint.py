@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import AutoTokenizer
 
 from colbert_lab.artifact import write_atomic
@@ -20,6 +19,7 @@ from colbert_lab.errors import ArtifactError
 from colbert_lab.models.backbone import load_encoder
 from colbert_lab.models.colbert import ColBERT
 from colbert_lab.models.encoding import Encoder
+from colbert_lab.models.projection import linear
 from colbert_lab.models.record import read_record
 from colbert_lab.models.single_vector import SingleVector
 from colbert_lab.text.contract import Contract
@@ -77,9 +77,7 @@ def load_model(directory: str | Path) -> Encoder:
         return SingleVector(backbone, tokenizer, record["pooling"], record["provenance"]).eval()
     projection = None
     if record["projection"]:
-        weight = load_file(directory / PROJECTION_FILE)["linear.weight"]
-        projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        projection.weight.data.copy_(weight)
+        projection = linear(load_file(directory / PROJECTION_FILE)["linear.weight"])
     return ColBERT(backbone, tokenizer, projection, record["similarity"], record["provenance"]).eval()
 
 

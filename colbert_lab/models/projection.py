@@ -26,7 +26,7 @@ class RandomProjection:
     def build(self, hidden: int, vectors: Vectors, seed: int) -> nn.Linear:
         """A Linear [hidden -> dim]; the sample is not looked at."""
         weight = torch.randn(self.dim, hidden, generator=torch.Generator().manual_seed(seed)) * 0.02
-        return _linear(weight)
+        return linear(weight)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class PcaProjection:
         # A direction that no document uses must not become the loudest.
         scale = energy.clamp_min(1e-6 * energy.max().clamp_min(1e-30)) ** -self.whiten
         # Rows of unit length on average, as without whitening: a step of the optimiser means the same.
-        return _linear((weight * scale / scale.square().mean().sqrt()).float())
+        return linear((weight * scale / scale.square().mean().sqrt()).float())
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def _moments(parts: Iterable[Tensor], hidden: int) -> Tensor:
     return total / max(1, count)
 
 
-def _linear(weight: Tensor) -> nn.Linear:
+def linear(weight: Tensor) -> nn.Linear:
+    """A bias-free Linear [h -> d] of a weight [d, h], in fp32."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     with torch.no_grad():
         layer.weight.copy_(weight)

@@ -11,6 +11,7 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, make, plain
 from colbert_lab.stages.splits import settled
 from colbert_lab.tracking.tracker import Tracker
@@ -38,7 +39,7 @@ def run(cfg: DictConfig) -> Outcome:
 def describe(cfg: DictConfig, collection: Collection) -> Artifact:
     """The artifact with statistics.json and statistics.txt."""
     cfg = settled(cfg, collection.splits)
-    model = None if cfg.model is None else Artifact.open(cfg.model, "model")
+    model = None if cfg.model is None else model_at(cfg, cfg.model)
     content = {
         "splits": cfg.splits,
         "describe": cfg.describe,

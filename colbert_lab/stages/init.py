@@ -7,6 +7,7 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, make
 from colbert_lab.stages.pretrained import files_of
 from colbert_lab.tracking.tracker import Tracker
@@ -22,7 +23,7 @@ def start_model(cfg: DictConfig, collection: Collection, path: str | None = None
     """The model to start from: the one at cfg.model, or an untrained one (projections may look at texts)."""
     if cfg.model is not None:
         _refuse_ignored(cfg)
-        return Artifact.open(cfg.model, "model")
+        return model_at(cfg, cfg.model)
     content = {name: cfg[name] for name in ("backbone", "text", "projection", "similarity", "seed")}
     content["precision"] = cfg.encode.precision
     # Only a projection that looks at texts makes the start depend on the collection.

@@ -20,6 +20,10 @@ class Contract:
         3.2), "min" fills only to `expansion_length` and lets longer queries be, "off" fills nothing.
     attend_to_expansion: whether other tokens may attend to the mask tokens (Stanford's attend_to_mask_tokens).
     skip_punctuation: on which side vectors at punctuation ids are dropped after encoding; the papers: "document".
+
+    What only models published elsewhere say (colbert_lab.models.dialects), saved where it is said:
+    skip_words: the vocabulary strings that skip_punctuation drops instead of all that punctuation can become.
+    query_prompt, document_prompt: words of the text itself, put between the marker and every text.
     """
 
     query_marker: str | None = "[unused0]"
@@ -30,6 +34,13 @@ class Contract:
     expansion_length: int = 32
     attend_to_expansion: bool = False
     skip_punctuation: Skip = "document"
+    skip_words: tuple[str, ...] | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+    def __post_init__(self):
+        if self.skip_words is not None:
+            object.__setattr__(self, "skip_words", tuple(self.skip_words))
 
     @staticmethod
     def problems(**values: Any) -> list[str]:
@@ -47,5 +58,6 @@ class Contract:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for a checkpoint."""
-        return asdict(self)
+        """The fields as plain values, for a checkpoint; those of published models only where they say some."""
+        unsaid = {"skip_words": None, "query_prompt": "", "document_prompt": ""}
+        return {name: value for name, value in asdict(self).items() if name not in unsaid or value != unsaid[name]}

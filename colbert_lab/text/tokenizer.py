@@ -3,6 +3,7 @@
     query     [CLS] [Q] w1..wr [SEP] [MASK]*      mask tokens are scored, and attended to only if the contract says so
     document  [CLS] [D] w1..wr [SEP]              vectors at skipped ids (punctuation) are not scored
 
+A prompt's ids stand right after the marker's and count to it; the blank that ends a prompt begins every text.
 Special tokens are the backbone's own (`<s>`, `</s>`, none, ...): they are read off its tokenizer, not assumed.
 """
 
@@ -68,15 +69,17 @@ class ColBERTTokenizer:
     """A backbone's tokenizer under a contract: `queries` and `documents` turn texts into Tokens, `batch` pads them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, contract: Contract):
-        """ConfigError where the vocabulary lacks a marker or the mask token that the contract asks for."""
+        """ConfigError where the vocabulary lacks what the contract asks for: a marker, the mask, a skipped word."""
         self.tokenizer = tokenizer
         self.contract = contract
         self.prefix, self.suffix = _special_ids(tokenizer)
         self.query_marker = self._marker(contract.query_marker, "query_marker")
         self.document_marker = self._marker(contract.document_marker, "document_marker")
+        self.query_marker += self._prompt(contract.query_prompt, "query_prompt")
+        self.document_marker += self._prompt(contract.document_prompt, "document_prompt")
         self.mask_id = self._mask_id()
         self.pad_id = _first_known(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self.skip_ids = frozenset(punctuation_ids(tokenizer) if contract.skip_punctuation != "off" else ())
+        self.skip_ids = frozenset(self._skipped() if contract.skip_punctuation != "off" else ())
         # By the largest id and not by the number of entries: a vocabulary may have holes.
         skip = torch.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=torch.bool)
         skip[list(self.skip_ids)] = True
@@ -85,7 +88,7 @@ class ColBERTTokenizer:
     def queries(self, texts: Sequence[str]) -> Tokens:
         """Queries as ids, expanded as the contract says."""
         contract = self.contract
-        tokens = self._encode(texts, self.query_marker, contract.query_length)
+        tokens = self._encode(texts, "query", contract.query_length)
         target = {"off": 0, "fixed": contract.query_length, "min": contract.expansion_length}[contract.expansion]
         expanded = [ids + [self.mask_id] * (target - len(ids)) for ids in tokens.ids]
         attended = [len(ids) for ids in (expanded if contract.attend_to_expansion else tokens.ids)]
@@ -93,7 +96,7 @@ class ColBERTTokenizer:
 
     def documents(self, texts: Sequence[str]) -> Tokens:
         """Documents as ids."""
-        return self._encode(texts, self.document_marker, self.contract.document_length)
+        return self._encode(texts, "document", self.contract.document_length)
 
     def encode(self, texts: Sequence[str], role: Role) -> Tokens:
         """`queries` or `documents`."""
@@ -120,19 +123,21 @@ class ColBERTTokenizer:
         scored = self.batch(tokens, role).scored
         return [
             self._positions(text, ids, spans, keep.tolist(), cut, role)
-            for text, ids, spans, keep, cut in zip(texts, tokens.ids, self._spans(texts), scored, tokens.cut)
+            for text, ids, spans, keep, cut in zip(texts, tokens.ids, self._spans(texts, role), scored, tokens.cut)
         ]
 
     def save(self, directory: Path) -> None:
         """Write the backbone tokenizer's files; the contract is saved by the model."""
         self.tokenizer.save_pretrained(directory)
 
-    def _encode(self, texts: Sequence[str], marker: list[int], length: int) -> Tokens:
+    def _encode(self, texts: Sequence[str], role: Role, length: int) -> Tokens:
         if not len(texts):
             return Tokens([], [], [])
+        marker = self.query_marker if role == "query" else self.document_marker
         room = length - len(self.prefix) - len(marker) - len(self.suffix)
+        blank = self._blank(role)
         encoded = self.tokenizer(
-            list(texts),
+            [blank + text for text in texts] if blank else list(texts),
             add_special_tokens=False,
             truncation=False,
             return_attention_mask=False,
@@ -142,16 +147,17 @@ class ColBERTTokenizer:
         ids = [[*self.prefix, *marker, *content[:room], *self.suffix] for content in encoded]
         return Tokens(ids, [len(i) for i in ids], [max(0, len(content) - room) for content in encoded])
 
-    def _spans(self, texts: Sequence[str]) -> list[list[Span | None]]:
+    def _spans(self, texts: Sequence[str], role: Role) -> list[list[Span | None]]:
         """Where each content id of each whole text stands in it, blanks around it left out; None where none is told."""
-        told = self.tokenizer.is_fast
+        told, blank = self.tokenizer.is_fast, self._blank(role)
+        texts = [blank + text for text in texts]
         encoded = self.tokenizer(
-            list(texts), add_special_tokens=False, return_offsets_mapping=told, truncation=False, verbose=False
+            texts, add_special_tokens=False, return_offsets_mapping=told, truncation=False, verbose=False
         )
         if not told:
             return [[None] * len(ids) for ids in encoded["input_ids"]]
         return [
-            [_trimmed(text, start, end) for start, end in offsets]
+            [_trimmed(text, start, end, len(blank)) for start, end in offsets]
             for text, offsets in zip(texts, encoded["offset_mapping"])
         ]
 
@@ -183,6 +189,36 @@ class ColBERTTokenizer:
                 "marker, or backbone.add_markers=true to add it"
             )
         return [vocabulary[marker]]
+
+    def _prompt(self, prompt: str, name: str) -> list[int]:
+        """The ids of a prompt without the blank at its end, which vocabularies make part of the word that follows."""
+        if not prompt:
+            return []
+        words = prompt.rstrip()
+
+        def ids(text: str) -> list[int]:
+            return self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+        found = ids(words)
+        for text in ("river", "2", "(a)"):
+            if ids(prompt + text) != found + ids(prompt[len(words) :] + text):
+                raise ConfigError(
+                    f"{name}={prompt!r} and the text after it share a token in this vocabulary\n"
+                    "try: a prompt that ends in a blank"
+                )
+        return found
+
+    def _blank(self, role: Role) -> str:
+        prompt = self.contract.query_prompt if role == "query" else self.contract.document_prompt
+        return prompt[len(prompt.rstrip()) :]
+
+    def _skipped(self) -> list[int]:
+        if self.contract.skip_words is None:
+            return punctuation_ids(self.tokenizer)
+        vocabulary = self.tokenizer.get_vocab()
+        if unknown := [word for word in self.contract.skip_words if word not in vocabulary]:
+            raise ConfigError(f"skip_words has {unknown}, which the vocabulary of this backbone has not")
+        return [vocabulary[word] for word in self.contract.skip_words]
 
     def _mask_id(self) -> int:
         if self.contract.expansion == "off":
@@ -223,12 +259,15 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     raise ConfigError("this tokenizer changes a text's ids when it adds special tokens; it cannot be used here")
 
 
-def _trimmed(text: str, start: int, end: int) -> Span | None:
-    """A span without the blanks at its ends (some tokenisers count the blank before a word to it); None if empty."""
+def _trimmed(text: str, start: int, end: int, before: int = 0) -> Span | None:
+    """A span without the blanks at its ends (some tokenisers count the blank before a word to it); None if empty.
+
+    `before` is how many characters stand in front of what the span is counted in.
+    """
     found = text[start:end]
     start += len(found) - len(found.lstrip())
     end = start + len(found.strip())
-    return (start, end) if end > start else None
+    return (start - before, end - before) if end > start else None
 
 
 def _first_known(*ids: int | None) -> int:

@@ -25,7 +25,9 @@ def conditions(cfg: DictConfig, one: Made, queries: int) -> Conditions:
     """How a system's figures came about, to be held against a published one's."""
     record = {} if one.model is None else record_of(one.model)
     contract = record.get("contract", {})
-    model = record.get("provenance", {}).get("backbone")
+    provenance = record.get("provenance", {})
+    # A model that others published is known by its own name, one that was trained here by what it began with.
+    model = provenance["source"] if "commit" in provenance else provenance.get("backbone")
     if isinstance(one.system, CrossEncoder):
         model = json.loads((one.teacher.path / "cross_encoder.json").read_text())["provenance"].get("backbone")
     if isinstance(one.system, Bm25):
