@@ -10,7 +10,6 @@ record of the making (curves, timings): kept, but no part of the content that th
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -26,7 +25,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from colbert_lab import locks
 from colbert_lab.errors import ArtifactError
+from colbert_lab.locks import being_made
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -116,10 +117,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def finished(path: Path, key: str) -> bool:
     """Whether `path` holds a finished artifact made from exactly what `key` names.
 
-    Raises ArtifactError where a finished artifact with another key stands there: it is never overwritten. Within
-    `waiting`, what another process is making is waited for; where there is nothing then, the making is this process's.
+    One that was stopped when it was whole, but not yet in its place, is put there. Raises ArtifactError where a
+    finished artifact with another key stands there: it is never overwritten. Within `waiting`, what another process is
+    making is waited for; where there is nothing then, the making is this process's.
     """
-    if not (path / MANIFEST).is_file() and not (_waits.get() and _made_by_another(path)):
+    path = Path(path).expanduser().absolute()
+    found = (path / MANIFEST).is_file() or (_made_by_another(path) if _waits.get() else _put_if_whole(path))
+    if not found:
         return False
     manifest = read_manifest(path)
     if manifest["key"] != key:
@@ -156,11 +160,12 @@ def build(
     an unfinished making with another key lies there, or where `path` itself is anything but an empty directory.
     """
     path = Path(path).expanduser().absolute()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ArtifactError(f"{path} exists and is no empty directory; choose another run_dir or remove it")
+    _refuse_taken(path)
     partial = partial_path(path)
-    partial.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path):
+        _refuse_taken(path)  # another process may have made it just now
+        partial.mkdir(exist_ok=True)
         key_file = partial / "key"
         if key_file.exists() and (held := key_file.read_text()) != key:
             raise ArtifactError(
@@ -168,6 +173,8 @@ def build(
                 f"{key[:12]}); choose another run_dir or remove it"
             )
         write_atomic(key_file, key.encode())
+        # Of a making that was stopped between its manifest and its rename: what has one never changes.
+        (partial / MANIFEST).unlink(missing_ok=True)
         for left in partial.rglob(".*.tmp"):
             left.unlink()  # a process that was killed inside write_atomic could not
         builder = Builder(partial)
@@ -178,19 +185,6 @@ def build(
 def partial_path(path: Path) -> Path:
     """Where the artifact at `path` lies while it is being made."""
     return path.with_name(path.name + ".partial")
-
-
-def being_made(path: Path) -> bool:
-    """Whether a process holds the making of the artifact at `path`."""
-    lock = _lock_file(Path(path).absolute())
-    try:
-        with lock.open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -265,62 +259,68 @@ def _finish(builder: Builder, path: Path, kind: str, key: str, inputs: dict, con
         "files": files,
     }
     write_atomic(builder.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    _put(builder.path, path)
+
+
+def _put(partial: Path, path: Path) -> None:
     # Takes the place of an empty directory, and of nothing else.
-    os.replace(builder.path, path)
+    os.replace(partial, path)
     # Last: what lies in a partial directory without its key could be taken up by a making of something else.
-    (path / "key").unlink()
+    (path / "key").unlink(missing_ok=True)
     _fsync(path.parent)
+
+
+def _put_if_whole(path: Path) -> bool:
+    """Put an artifact in its place that was stopped before its rename; whether there is one that is whole."""
+    if not (partial_path(path) / MANIFEST).is_file() or being_made(path):
+        return False
+    with _lock(path):
+        return _put_whole(path)
+
+
+def _put_whole(path: Path) -> bool:
+    """The same for who holds its lock."""
+    partial = partial_path(path)
+    if not (partial / MANIFEST).is_file() or _taken(path):
+        return False
+    try:
+        Artifact.open(partial, full=True)
+    except ArtifactError:
+        return False  # it is made again
+    _put(partial, path)
+    return True
+
+
+def _taken(path: Path) -> bool:
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def _refuse_taken(path: Path) -> None:
+    if _taken(path):
+        raise ArtifactError(f"{path} exists and is no empty directory; choose another run_dir or remove it")
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold the making of `path` against other processes; the system releases it when this one ends, however."""
-    lock = _lock_file(path)
-    taken = _held.pop(path, None)
-    with taken or lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ArtifactError(f"another process is making {path}; wait for it, or stop it") from error
+    try:
+        handle = _held.pop(path, None) or locks.taken(path)
+    except BlockingIOError as error:
+        raise ArtifactError(f"another process is making {path}; wait for it, or stop it") from error
+    with handle:
         yield
-        lock.unlink(missing_ok=True)
+        locks.file_of(path).unlink(missing_ok=True)
 
 
 def _made_by_another(path: Path) -> bool:
     """Wait until no other process makes `path`, and whether one has; where not, keep its lock for `build`."""
-    path = Path(path).expanduser().absolute()
     if path not in _held:
-        _held[path] = _wait_for_lock(path)
-    if not (path / MANIFEST).is_file():
+        _held[path] = locks.waited_for(path)
+    if not (path / MANIFEST).is_file() and not _put_whole(path):
         return False
-    _lock_file(path).unlink(missing_ok=True)
+    locks.file_of(path).unlink(missing_ok=True)
     _held.pop(path).close()
     return True
-
-
-def _wait_for_lock(path: Path) -> IO[str]:
-    """The lock of `path`, once it is this process's."""
-    lock = _lock_file(path)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    told = False
-    while True:
-        handle = lock.open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if not told:
-                print(f"waiting for another process that makes {path}", file=sys.stderr, flush=True)
-                told = True
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # Its holder may have removed the file, and another process have made and locked a new one.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(handle.fileno()).st_ino == lock.stat().st_ino:
-                return handle
-        handle.close()
-
-
-def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
 
 
 def _fsync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Processes that do a part of the work: none outlives the one that started it."""
+"""Processes that do a part of the work: none outlives the one that started it; and how many at once have a core."""
 
 import ctypes
 import os
@@ -6,6 +6,11 @@ import signal
 import sys
 import threading
 import time
+
+
+def cores() -> int:
+    """How many cores this process may use; where the system does not say (macOS), how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def die_with(parent: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "colbert_lab"
 FLOORS = (
-    ("errors", "ragged", "artifact", "run", "progress", "processes"),
+    ("errors", "ragged", "artifact", "locks", "run", "progress", "processes"),
     ("scoring", "losses", "compression"),
     ("text", "models", "data"),
     ("index", "search"),
@@ -23,7 +23,7 @@ FLOORS = (
 # Rooms of one floor that use each other: a model holds its tokenizer, a lexical index its BM25, training a tracker,
 # and codewords are found by compiled loops in threads, as scores are.
 BESIDE = {("models", "text"), ("index", "search"), ("training", "tracking"), ("artifact", "errors"), ("run", "errors")}
-BESIDE |= {("compression", "scoring")}
+BESIDE |= {("compression", "scoring"), ("artifact", "locks")}
 HOMES = {
     "hydra": ["stages/*"],
     "omegaconf": ["stages/*"],

@@ -1,5 +1,6 @@
 """Artifacts: whole or not there, verified when opened, made by one process at a time, gone on with after a kill."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,8 +10,8 @@ import textwrap
 
 import pytest
 
-from colbert_lab import artifact
-from colbert_lab.artifact import MANIFEST, Artifact, build, finished, key_of, partial_path, write_atomic
+from colbert_lab import artifact, locks
+from colbert_lab.artifact import MANIFEST, Artifact, build, finished, key_of, partial_path, waiting, write_atomic
 from colbert_lab.errors import ArtifactError
 
 
@@ -113,6 +114,57 @@ def test_sigkill_at_any_moment(tmp_path):
         with pytest.raises(ArtifactError, match="begun from other inputs"), build(path, "thing", "other"):
             pytest.fail("the partial of another key was taken up")
         assert make(path).digest == whole, f"something is left of the kill at the {moment}"
+
+
+def stopped_before_its_rename(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopping_at(path))
+        with pytest.raises(KeyboardInterrupt):
+            make(path)
+    assert (partial_path(path) / MANIFEST).exists()
+
+
+def stopping_at(path, replace=os.replace):
+    def replacing(old, new):
+        if new == path:
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    return replacing
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_what_was_whole_before_its_rename_is_put_in_its_place(tmp_path, monkeypatch, wait):
+    path = tmp_path / "a"
+    stopped_before_its_rename(path, monkeypatch)
+    with waiting() if wait else contextlib.nullcontext():
+        assert finished(path, "k" * 64)
+    assert Artifact.open(path, full=True).manifest["counts"] == {"files": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert not (path / "key").exists()
+
+
+def test_what_is_not_whole_though_it_has_a_manifest_is_made_again(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    stopped_before_its_rename(path, monkeypatch)
+    (partial_path(path) / "deep" / "file.txt").write_text("tex!")
+    assert not finished(path, "k" * 64)
+    assert make(path).digest == make(tmp_path / "other").digest
+
+
+def test_what_another_made_while_the_lock_was_waited_for_is_not_made_again(tmp_path, monkeypatch):
+    path, real = tmp_path / "a", locks.taken
+
+    def late(place):
+        monkeypatch.setattr(locks, "taken", real)
+        make(path)
+        return real(place)
+
+    monkeypatch.setattr(locks, "taken", late)
+    with pytest.raises(ArtifactError, match="choose another run_dir"), build(path, "thing", "key"):
+        pytest.fail("it is made again, for hours")
+    assert not partial_path(path).exists()
+    Artifact.open(path, full=True)
 
 
 def test_two_makers_at_once(tmp_path):

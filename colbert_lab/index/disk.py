@@ -34,13 +34,21 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def telling(path: Path):
-    """A full disk as an ArtifactError that names the file."""
+def telling(path: Path | None = None, below: str | Path = "."):
+    """A disk that is full or may not be written to, as an ArtifactError that names the file and what mends it.
+
+    The file is `path`, or the one that the system names; where it names none, it is told that it lies `below`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        file = path or error.filename2 or error.filename or f"a file below {below}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            told = f"the disk is full: {file} could not be written; what was committed before is whole; make room first"
+        elif error.errno == errno.EROFS:
+            told = f"{file} lies on a disk that can only be read\ntry: root=<a directory that can be written to>"
+        elif error.errno == errno.EACCES:
+            told = f"{file} cannot be used: permission denied\ntry: another place for it, or the right to use it"
+        else:
             raise
-        raise ArtifactError(
-            f"the disk is full: {path} could not be written; what was committed before is whole; make room first"
-        ) from error
+        raise ArtifactError(told) from error

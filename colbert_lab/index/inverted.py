@@ -156,9 +156,8 @@ def with_added(facts: dict[str, Any], count: int, distance: float) -> dict[str, 
 
 def stale(facts: dict[str, Any]) -> dict[str, Any]:
     """How stale the centroids are, in the words of index/staleness.py, by root mean square distances."""
-    added, trained = facts.get("added_distance", 0.0), facts.get("trained_distance", 0.0)
-    ratio = math.sqrt(added / trained) if trained > 0 else 1.0
-    return staleness(facts["trained_vectors"], facts.get("added_vectors", 0), ratio)
+    trained, added = (math.sqrt(facts.get(name, 0.0)) for name in ("trained_distance", "added_distance"))
+    return staleness(facts["trained_vectors"], facts.get("added_vectors", 0), trained, added)
 
 
 def nearest(index: Any, queries: np.ndarray, hits: int, probes: int, among: np.ndarray | None = None) -> np.ndarray:

@@ -30,6 +30,8 @@ class SingleVectorIndexKind:
     dtype: StoreDtype = "fp16"
     takes: ClassVar[Literal["embeddings"]] = "embeddings"
     probe: ClassVar[None] = None
+    # Token vectors, which MaxSim is computed of: they are pooled away.
+    keeps_vectors: ClassVar[bool] = False
 
     def writer(self, directory: Path, dim: int, similarity: Similarity) -> "SingleVectorWriter":
         """Begin, or go on with, the index in this directory."""

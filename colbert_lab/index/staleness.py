@@ -10,17 +10,23 @@ from typing import Any
 _DISTANCE, _SHARE = 1.15, 0.5
 
 
-def staleness(trained: int, added: int, ratio: float) -> dict[str, Any]:
+def staleness(trained: int, added: int, distance: float, added_distance: float) -> dict[str, Any]:
     """Facts for an index of `trained` vectors that its centroids come from or were there for, and `added` later ones.
 
-    `added_share` is the later ones' share of all, `added_distance` their distance from the centroids as a multiple of
-    the others' (`ratio`; 1 where none was added); `note` says so in words, where both are high.
+    Given are their distances from the centroids. `added_share` is the later ones' share of all, `added_distance` their
+    distance as a multiple of the others' (1 where none was added, None where the others have none and they have some);
+    `note` says in words where both are high.
     """
-    share = added / max(1, trained + added)
-    found: dict[str, Any] = {"added_share": share, "added_distance": ratio if added else 1.0}
-    if ratio > _DISTANCE and share > _SHARE:
+    share, ratio = added / max(1, trained + added), 1.0
+    if added and distance > 0:
+        ratio = added_distance / distance
+    elif added and added_distance > 0:
+        ratio = None
+    found: dict[str, Any] = {"added_share": share, "added_distance": ratio}
+    if (ratio is None or ratio > _DISTANCE) and share > _SHARE:
+        far = "lie off them, on which the others lie" if ratio is None else f"lie {ratio:.2f} times as far from them"
         found["note"] = (
-            f"{added:,} of {trained + added:,} vectors came after the centroids were trained and lie {ratio:.2f} times "
-            "as far from them; build the index again to search it as well as before"
+            f"{added:,} of {trained + added:,} vectors came after the centroids were trained and {far}; "
+            "build the index again to search it as well as before"
         )
     return found

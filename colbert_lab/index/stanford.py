@@ -6,12 +6,11 @@
     doclens.{i}.json                  vectors of each of its passages; {i}.metadata.json: their numbers and offsets
     ivf.pid.pt                        for every centroid the passages with a vector there; old ones: ivf.pt, the vectors
 
-A passage's number is its place. Ids are a side file's: our ids.json, or RAGatouille's pid_docid_map.json. The files are
-pickles of tensors, and they are read as tensors alone: nothing in them is executed.
+A passage's number is its place; its id is a side file's (stanford_ids.py). The files are pickles of tensors, and they
+are read as tensors alone: nothing in them is executed.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,9 +24,7 @@ from torch import Tensor
 
 from colbert_lab.compression.residual import BITS, Codec
 from colbert_lab.errors import ArtifactError, DataError
-
-IDS = "ids.json"
-_RAGATOUILLE_IDS = "pid_docid_map.json"
+from colbert_lab.index.stanford_ids import IDS, OF_PASSAGES, RAGATOUILLE_IDS, ragatouille_ids, refuse_repeated
 
 
 @dataclass(frozen=True)
@@ -112,49 +109,53 @@ class StanfordDirectory:
 
     @cached_property
     def removed(self) -> np.ndarray:
-        """Passages with vectors that are in no list: taken out by Stanford's IndexUpdater, never found again."""
-        if self.lists is None:
-            return np.empty(0, dtype=np.int64)
-        listed = np.zeros(len(self), dtype=bool)
-        listed[self.lists[0]] = True
-        return np.flatnonzero(~listed & (self.lengths > 0))
+        """The passages that Stanford's IndexUpdater took out, ascending: never found again.
+
+        They are in no list, and have no vectors any more where that was kept on the disk. An export of ours (one with
+        our ids.json) may hold documents without vectors; Stanford's own have at least [CLS], marker and [SEP].
+        """
+        empty = self.lengths == 0
+        gone = empty & (not (self.path / IDS).is_file())
+        if self.lists is not None:
+            listed = np.zeros(len(self), dtype=bool)
+            listed[self.lists[0]] = True
+            gone |= ~listed & ~empty
+        return np.flatnonzero(gone)
 
     @cached_property
     def ids(self) -> list[str] | None:
-        """The passages' ids by the side file, or None where there is none.
-
-        RAGatouille cuts a document into several passages: these are told apart by `#0`, `#1`, ... behind its id.
-        """
-        if (self.path / IDS).is_file():
-            ids = self._json(IDS, list)
-        elif (self.path / _RAGATOUILLE_IDS).is_file():
-            by_number = self._json(_RAGATOUILLE_IDS, dict)
-            absent = [number for number in range(len(self)) if str(number) not in by_number]
-            if absent:
-                raise self._wrong(_RAGATOUILLE_IDS, f"lacks {len(absent)} passages, {absent[0]} is the first")
-            ids = _numbered([str(by_number[str(number)]) for number in range(len(self))])
-        else:
-            return None
+        """The passages' ids by the side file, or None where there is none; see stanford_ids.py."""
+        if not (self.path / IDS).is_file():
+            return None if self._ragatouille is None else self._ragatouille[0]
+        ids = self._json(IDS, list)
         self.check_ids(ids, self.path / IDS)
         return ids
 
     @property
     def split_documents(self) -> int:
         """Documents that RAGatouille cut into several passages."""
-        if (self.path / IDS).is_file() or not (self.path / _RAGATOUILLE_IDS).is_file():
-            return 0
-        return sum(n > 1 for n in Counter(map(str, self._json(_RAGATOUILLE_IDS, dict).values())).values())
+        return 0 if self._ragatouille is None else self._ragatouille[1]
+
+    @property
+    def of_passages(self) -> bool:
+        """Whether `ids` are of documents' passages, `D#n`: RAGatouille's, or an index of passages' that we wrote."""
+        return self.split_documents > 0 or bool(self.facts.get(OF_PASSAGES))
 
     def check_ids(self, ids: list[str], source: str | Path) -> None:
-        """DataError where these are not one id a passage, each its own."""
+        """DataError where these are not one id a passage, each its own (a removed passage's does not count)."""
         if len(ids) != len(self):
             raise DataError(f"{source} has {len(ids)} ids, {self.path} has {len(self)} passages")
         wrong = [i for i in ids if not isinstance(i, str)]
         if wrong:
             raise DataError(f"{source}: an id is a string, {wrong[0]!r} is not")
-        repeated = [i for i, count in Counter(ids).items() if count > 1]
-        if repeated:
-            raise DataError(f"{source}: {repeated[0]!r} is the id of several passages")
+        refuse_repeated(ids, self.removed, source)
+
+    @cached_property
+    def _ragatouille(self) -> tuple[list[str], int] | None:
+        file = self.path / RAGATOUILLE_IDS
+        if (self.path / IDS).is_file() or not file.is_file():
+            return None
+        return ragatouille_ids(self._json(file.name, dict), len(self), self.removed, file)
 
     def _codec(self) -> Codec:
         centroids = self._tensor("centroids.pt")
@@ -288,13 +289,3 @@ class StanfordDirectory:
 
     def _wrong(self, name: str, what: str) -> ArtifactError:
         return ArtifactError(f"{self.path / name}: {what}")
-
-
-def _numbered(ids: list[str]) -> list[str]:
-    """Ids that come several times told apart by #0, #1, ..."""
-    counts, seen = Counter(ids), Counter()
-    unique = []
-    for name in ids:
-        unique.append(f"{name}#{seen[name]}" if counts[name] > 1 else name)
-        seen[name] += 1
-    return unique

@@ -30,7 +30,7 @@ def import_stanford(source: StanfordDirectory, directory: Path, ids: Sequence[st
     """Make the residual index of a Stanford directory in `directory`, or go on with it; every chunk is committed.
 
     `ids` are the passages' ids, by default those of the side file, else "0", "1", ... Passages that Stanford's
-    IndexUpdater removed are deleted rows. Returns counts: passages, removed, split_documents (RAGatouille's), and
+    IndexUpdater removed are deleted rows. Returns counts: removed, split_documents (RAGatouille's), and
     whether the directory is unfinished. ArtifactError where the directory is not what it says, DataError for ids.
     """
     ids = (source.ids or [str(number) for number in range(len(source))]) if ids is None else list(ids)
@@ -60,24 +60,39 @@ def import_stanford(source: StanfordDirectory, directory: Path, ids: Sequence[st
         if len(removed):
             files.replace("deleted", removed.astype(np.int64))
         files.commit(finished=True)
-    facts = {"passages": len(source), "removed": len(removed), "split_documents": source.split_documents}
-    return facts | {"unfinished": source.unfinished}
+    return {
+        "removed": len(removed),
+        "split_documents": source.split_documents,
+        "unfinished": source.unfinished,
+    }
 
 
-def export_stanford(
-    index: Path, directory: Path, bits: int | None = None, reencode: bool = True, seed: int = 0
-) -> dict[str, Any]:
-    """Write the residual index in `index` as a Stanford directory; deleted rows are left out.
-
-    Returns the counts of `write_stanford` and deleted_rows. ConfigError where the index is of another kind, or where
-    `bits` (by default its own) or `reencode` keep it from being written.
-    """
+def residual_files(index: Path) -> Files:
+    """The files of the residual index in `index`; ConfigError where it is of another kind."""
     files = Files.open(index)
     if "codec" not in files.facts:
         raise ConfigError(
             f"{index} has no codec, and Stanford's directories hold compressed vectors\n"
             "try: index with index=residual index.codec=stanford first"
         )
+    return files
+
+
+def export_stanford(
+    index: Path,
+    directory: Path,
+    bits: int | None = None,
+    reencode: bool = True,
+    seed: int = 0,
+    of_passages: bool = False,
+) -> dict[str, Any]:
+    """Write the residual index in `index` as a Stanford directory; deleted rows are left out.
+
+    `of_passages` says that its ids are of documents' passages. Returns the counts of `write_stanford` and deleted_rows.
+    ConfigError where the index is of another kind, or where `bits` (by default its own) or `reencode` keep it from
+    being written.
+    """
+    files = residual_files(index)
     codes, all_ids, lengths = Codes.of(files), files.strings("ids"), files.array("lengths").astype(np.int64)
     live = Rows(all_ids, files.array("deleted") if "deleted" in files else None).live
     rows = np.flatnonzero(live)
@@ -102,6 +117,7 @@ def export_stanford(
         kept.get("config") or {"similarity": files.facts["similarity"]},
         kept.get("average_residual"),
         seed,
+        of_passages,
     )
     return counts | {"deleted_rows": len(all_ids) - len(rows)}
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from colbert_lab.compression.residual import Codec, train_residuals
 from colbert_lab.errors import ArtifactError, ConfigError, DataError
-from colbert_lab.index.stanford import IDS, Chunk
+from colbert_lab.index.stanford import Chunk
+from colbert_lab.index.stanford_ids import IDS, OF_PASSAGES
 
 # Passages of a chunk at most, as Stanford's indexer has them on one process.
 CHUNK = 25_000
@@ -56,11 +57,13 @@ def write_stanford(
     config: dict[str, Any] | None = None,
     average_residual: float | None = None,
     seed: int = 0,
+    of_passages: bool = False,
 ) -> dict[str, Any]:
     """Write the documents `ids` that stand in `rows` (ascending) of an index, with `lengths`; returns what came of it.
 
     read: gives the contents of some of the rows. bits: of a residual's dimension, by default the codec's. config: more
-    settings of Stanford's (doc_maxlen, ...). average_residual: as it was read, where it was. metadata.json comes last.
+    settings of Stanford's (doc_maxlen, ...). average_residual: as it was read, where it was. of_passages: `ids` are of
+    documents' passages, which the metadata then say. metadata.json comes last.
     The counts: documents, vectors, bits, chunks, empty (centroids without a vector), and where it was encoded anew
     mean_cosine. ConfigError as by `check_writable`; DataError where there is no vector.
     """
@@ -92,6 +95,7 @@ def write_stanford(
     _write(directory, IDS, json.dumps(list(ids), ensure_ascii=False, indent=0))
     shape = {"config": {**(config or {}), "dim": codec.dim, "nbits": bits}}
     shape |= {"num_chunks": len(firsts), "num_partitions": len(written.centroids)}
+    shape |= {OF_PASSAGES: True} if of_passages else {}
     mean = offset / len(rows)
     _write_json(directory, "plan.json", {**shape, "num_embeddings_est": float(offset), "avg_doclen_est": mean})
     _write_json(directory, "metadata.json", {**shape, "num_embeddings": offset, "avg_doclen": mean})

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from colbert_lab.errors import ArtifactError, DataError
+from colbert_lab.index import disk
 
 KEY = np.dtype("V16")
 _RECORD = np.dtype([("key", KEY), ("score", "<f4")])
@@ -86,7 +87,7 @@ class ScoreCache:
         records = np.empty(len(keys), dtype=_RECORD)
         records["key"], records["score"] = keys, scores
         content = len(records).to_bytes(4, "little") + records.tobytes()
-        with self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as handle:
+        with disk.telling(self.path), self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as handle:
             size = os.fstat(handle).st_size
             # Commits that were checked before need no second look, unless somebody removed the file.
             start = self._checked if self._checked <= size else len(self._header)

@@ -14,6 +14,8 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.encoding import encoding
+from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, make, plain
 from colbert_lab.tracking.tracker import Tracker
 
@@ -32,7 +34,7 @@ _STALE = ("added_share", "added_distance")
 def run(cfg: DictConfig) -> Outcome:
     """Index the collection, with the model at cfg.model where the index takes vectors."""
     check_takes(create(cfg.index), cfg.model is not None)
-    model = None if cfg.model is None else Artifact.open(cfg.model, "model")
+    model = None if cfg.model is None else model_at(cfg, cfg.model)
     index = index_with(cfg, model, open_collection(cfg), cfg.run_dir)
     return Outcome(index, f"{described(index)}: {index.path}")
 
@@ -54,7 +56,8 @@ def described(index: Artifact) -> str:
     stale = ""
     if counts.get("added_share"):
         share, times = counts["added_share"], counts["added_distance"]
-        told = f"{share:.0%} of the vectors came after the centroids were trained and lie {times:.2f} times as far off"
+        far = "off them" if times is None else f"{times:.2f} times as far off"
+        told = f"{share:.0%} of the vectors came after the centroids were trained and lie {far}"
         stale = f"; {counts.get('note', told)}"
     return f"{documents}, {counts['vectors']:,}{pooled} vectors, {size}; {cut}{stale}"
 
@@ -148,11 +151,6 @@ def passages_of(cfg: DictConfig) -> dict[str, Any] | None:
     return None if section is None or section.length is None else plain(section)
 
 
-def encoding(cfg: DictConfig, model: Artifact | None) -> dict[str, Any] | None:
-    """What of cfg.encode documents depend on; None for texts."""
-    return None if model is None else {key: cfg.encode[key] for key in ("precision", "batch_tokens", "chunk")}
-
-
 def load_encoder(model: Artifact) -> Any:
     """The model in an artifact, on the best device there is."""
     from colbert_lab.models.checkpoint import load_model
@@ -243,7 +241,7 @@ def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> Non
     builder.counts.update(sums, **stats)
     counts = builder.counts
     names = ("documents", "vectors", "bytes", "cut_documents", "passages", *_OF_PASSAGES, *_STALE)
-    shown = {name: counts[name] for name in names if name in counts}
+    shown = {name: counts[name] for name in names if counts.get(name) is not None}
     if "vectors" in counts:
         shown["bytes_per_token"] = counts["bytes"] / max(1, counts["vectors"])
     shown["build_s"] = tracker.seconds()

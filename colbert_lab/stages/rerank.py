@@ -11,6 +11,7 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.index import Cutting, as_vectors, by_size, passages_of
 from colbert_lab.stages.making import Outcome, make
 from colbert_lab.stages.score import rerank_with
@@ -31,7 +32,7 @@ def run(cfg: DictConfig) -> Outcome:
         raise ConfigError(missing, "rerank")
     collection = open_collection(cfg)
     candidates, given = read_run(cfg.candidates)
-    model = Artifact.open(cfg.model, ("model", "cross_encoder"))
+    model = model_at(cfg, cfg.model, ("model", "cross_encoder"))
     if model.kind == "model":
         reranked = rerank_run(cfg, model, collection, candidates, given, cfg.run_dir)
     else:

@@ -12,6 +12,7 @@ from colbert_lab.artifact import Artifact, Builder, hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, numbered_lines
+from colbert_lab.stages.encoding import query_encoding
 from colbert_lab.stages.found_in_chunks import found_in_chunks
 from colbert_lab.stages.index import check_takes, index_kind, load_encoder
 from colbert_lab.stages.making import Outcome, create, input_of, make, plain, say_once
@@ -137,11 +138,6 @@ def read_ids(place: str) -> list[str]:
             raise DataError(f"{path}:{number}: one document id a line is wanted: {wrong}")
         found[document] = number
     return list(found)
-
-
-def query_encoding(cfg: DictConfig) -> dict:
-    """What of cfg.encode the vectors of queries depend on."""
-    return {key: cfg.encode[key] for key in ("precision", "batch_tokens")}
 
 
 def judged_queries(collection: Collection, split: str) -> list[str]:

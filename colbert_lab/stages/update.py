@@ -17,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from colbert_lab.artifact import Artifact, Builder, hash_file, hash_json
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.index import disk
 from colbert_lab.index.files import HEAD
 from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.encoding import encoding, known_precision, query_encoding
 from colbert_lab.stages.index import (
     Cutting,
     as_texts,
@@ -27,11 +29,10 @@ from colbert_lab.stages.index import (
     by_size,
     conclude,
     described,
-    encoding,
     index_kind,
     load_encoder,
 )
-from colbert_lab.stages.making import Outcome, input_of, make, plain
+from colbert_lab.stages.making import Outcome, input_of, make, plain, say
 from colbert_lab.stages.search import read_ids
 from colbert_lab.tracking.tracker import Tracker
 
@@ -84,10 +85,23 @@ def run(cfg: DictConfig) -> Outcome:
 
 
 def _encoded_alike(cfg: DictConfig, index: Artifact) -> DictConfig:
-    """`cfg` with the index's own precision; ConfigError for another one, which would mix vectors of both in it."""
+    """`cfg` with the index's own precision; ConfigError for another one, which would mix vectors of both in it.
+
+    Where it is not known what the index's own is (it was converted, or says "auto"), the one that is asked for counts,
+    and where that is "auto", it is said what it comes to here.
+    """
     view, asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)), cfg.encode.precision
-    # An index of texts has none, and one that was converted does not say how its vectors were made.
-    own = (index.manifest["config"].get("encode") or {}).get("precision", asked)
+    if index_kind(index).takes != "embeddings":
+        return view
+    own = known_precision(index)
+    if own is None:
+        view.encode.precision = query_encoding(cfg)["precision"]
+        if asked == "auto" and cfg.get("data") is not None:
+            say(
+                f"{index.path} does not say in which precision its vectors were encoded; what is added to it is "
+                f"encoded in {view.encode.precision}\ntry: encode.precision=fp32 or bf16, if it is known"
+            )
+        return view
     if asked not in ("auto", own):
         raise ConfigError(
             f"encode.precision={asked}, but the index's own vectors were encoded with {own}\ntry: encode.precision=auto"
@@ -161,7 +175,8 @@ def _copy(index: Artifact, builder: Builder) -> None:
         return
     for name in index.manifest["files"]:
         (builder.path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(index.path / name, builder.path / name)
+        with disk.telling(builder.path / name):
+            shutil.copyfile(index.path / name, builder.path / name)
     marker.touch()
 
 

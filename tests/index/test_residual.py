@@ -1,5 +1,6 @@
 """The residual index finds what exact search of its decoded vectors finds, and what it prunes it prunes as told."""
 
+import os
 from dataclasses import asdict
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from colbert_lab.index.exact import ExactIndexKind
 from colbert_lab.index.files import Files
 from colbert_lab.index.residual.kind import ResidualIndexKind
 from colbert_lab.index.residual.probe import SCANNED, ResidualProbe
+from colbert_lab.processes import cores
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import rank
 from colbert_lab.scoring.maxsim import EMPTY, maxsim_ragged
@@ -223,6 +225,14 @@ def test_parameters_are_resolved_from_k_at_each_call(tmp_path):
     assert [name for name, value in index.resolved(10).items() if value is None] == ["threshold"]
     assert ResidualProbe().resolved(10, SCANNED).cells == 0
     assert ResidualProbe().resolved(10, SCANNED + 1).cells > 0
+
+
+def test_a_system_that_does_not_say_which_cores_are_ours_is_searched_with_all(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert cores() == 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert ResidualProbe().resolved(10, 100).threads == 3
 
 
 def test_threads_change_nothing(tmp_path):

@@ -222,6 +222,42 @@ def test_it_is_stale_where_many_vectors_are_far_and_only_there(tmp_path, monkeyp
     assert ("note" in index.stats()) == stale
 
 
+@pytest.mark.parametrize("codec", ["product", "stanford"])
+def test_an_index_of_no_vectors_is_trained_by_the_first_that_come(tmp_path, codec):
+    kind = ResidualIndexKind(bits=2, iterations=2, partitions=16, codec=codec)
+    write(tmp_path / "built", kind=kind)
+    built = kind.open(tmp_path / "built")
+    kind.writer(tmp_path / "x", 16, "cosine").finish()
+    index = kind.open(tmp_path / "x")
+    index.add(["empty"], Ragged(torch.empty(0, 16), torch.zeros(1, dtype=torch.int64)))
+    assert index.stats()["centroids"] == 1
+    index.add(names(), documents())
+    index.delete(["empty"])
+    assert results(index) == results(built)
+    ours, theirs = index.stats(), built.stats()
+    assert ours["centroids"] == theirs["centroids"] == 16
+    assert (ours["added_share"], ours["added_distance"]) == (0, 1)
+    for one in (built, index):
+        one.add(names(3, "like"), documents(3, 3))
+    assert index.stats()["added_distance"] == pytest.approx(built.stats()["added_distance"], rel=0.05)
+    assert results(index) == results(built)
+
+
+def test_it_is_stale_where_only_what_came_later_lies_off_the_centroids(tmp_path):
+    """Built of one vector, many times: it is its centroid, so that no distance is a multiple of its own."""
+    same, count = torch.eye(16)[:1].expand(40, 16), torch.full((10,), 4)
+    writer = KIND.writer(tmp_path / "x", 16, "cosine")
+    writer.append(names(10), Ragged(same, count))
+    writer.finish()
+    index = KIND.open(tmp_path / "x")
+    index.add(names(10, "same"), Ragged(same, count))
+    assert index.stats()["added_distance"] == 1
+    index.add(names(60, "other"), documents())
+    stats = index.stats()
+    assert stats["added_distance"] is None
+    assert "vectors came after the centroids were trained and lie off them, on which the others lie" in stats["note"]
+
+
 # Kills
 
 
@@ -274,7 +310,9 @@ def test_a_killed_build_goes_on(tmp_path, whole, moment):
 
 def change(folder, edit):
     index = KIND.open(folder)
-    if edit == "add":
+    if edit == "first":
+        index.add(names(), documents())
+    elif edit == "add":
         index.add(names(20, "new"), documents(3, 20))
     elif edit == "delete":
         index.delete(names()[:7])
@@ -282,9 +320,12 @@ def change(folder, edit):
         index.update(names()[:7], documents(3, 7))
 
 
-@pytest.mark.parametrize("edit", ["add", "delete", "update"])
+@pytest.mark.parametrize("edit", ["first", "add", "delete", "update"])
 def test_a_killed_edit_is_done_or_not_begun(tmp_path, edit):
-    write(tmp_path / "x")
+    if edit == "first":
+        KIND.writer(tmp_path / "x", 16, "cosine").finish()
+    else:
+        write(tmp_path / "x")
     states = {"before": results(KIND.open(tmp_path / "x"))}
     shutil.copytree(tmp_path / "x", tmp_path / "y")
     change(tmp_path / "y", edit)

@@ -119,8 +119,11 @@ def test_an_unfinished_directory_is_read_by_its_plan(golden):
 def test_ids_are_those_of_the_side_file(golden):
     as_json(golden, "pid_docid_map.json", {"0": "a b", "1": "ü", "2": "a b"})
     opened = StanfordDirectory(golden)
-    assert opened.ids == ["a b#0", "ü", "a b#1"]
-    assert opened.split_documents == 1
+    assert opened.ids == ["a b#0", "ü#0", "a b#1"]
+    assert (opened.split_documents, opened.of_passages) == (1, True)
+    as_json(golden, "pid_docid_map.json", {"0": "a", "1": "ü", "2": "c"})
+    opened = StanfordDirectory(golden)
+    assert (opened.ids, opened.split_documents, opened.of_passages) == (["a", "ü", "c"], 0, False)
     as_json(golden, "ids.json", ["x", "007", "z"])
     assert StanfordDirectory(golden).ids == ["x", "007", "z"]
     for wrong, told in ((["x"], "1 ids"), (["x", "y", "x"], "several passages"), (["x", 1, "y"], "1 is not")):
@@ -364,7 +367,7 @@ def imported(source, directory, **options):
 
 def test_the_golden_directory_is_searched_with_scores_worked_out_by_hand(golden, tmp_path):
     counts, index = imported(golden, tmp_path / "index", ids=["zero", "one", "two"])
-    assert counts == {"passages": 3, "removed": 0, "split_documents": 0, "unfinished": False}
+    assert counts == {"removed": 0, "split_documents": 0, "unfinished": False}
     index.verify()
     queries = Ragged(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]), torch.tensor([1, 1]))
     run = index.search(["x", "y"], queries, 5, probe=ResidualProbe(exact=True))
@@ -425,9 +428,30 @@ def test_what_was_removed_or_unfinished_there_is_said(golden, tmp_path):
     as_json(golden, "pid_docid_map.json", {"0": "a", "1": "b", "2": "a"})
     (golden / "metadata.json").unlink()
     counts, index = imported(golden, tmp_path / "index")
-    assert counts == {"passages": 3, "removed": 1, "split_documents": 1, "unfinished": True}
+    assert counts == {"removed": 1, "split_documents": 1, "unfinished": True}
     assert index.ids == ["a#0", "a#1"]
     assert index.search(["q"], Ragged(torch.eye(4)[:1], torch.tensor([1])), 3)["q"].ids == ("a#0", "a#1")
+
+
+def test_passages_whose_vectors_were_cut_out_there_are_no_documents_here(golden, tmp_path):
+    """As IndexUpdater.remove(persist_to_disk=True) leaves passage 1, and RAGatouille its map."""
+    torch.save((torch.tensor([0, 0, 2], dtype=torch.int32), torch.tensor([1, 2])), golden / "ivf.pid.pt")
+    torch.save(torch.tensor([0, 1], dtype=torch.int32), golden / "0.codes.pt")
+    torch.save(torch.tensor([[39], [216]], dtype=torch.uint8), golden / "0.residuals.pt")
+    as_json(golden, "doclens.0.json", [2, 0])
+    edit("0.metadata.json", num_embeddings=2)(golden)
+    edit("1.metadata.json", embedding_offset=2)(golden)
+    edit("metadata.json", num_embeddings=3)(golden)
+    as_json(golden, "pid_docid_map.json", {"0": "a", "2": "c"})
+    counts, index = imported(golden, tmp_path / "index")
+    assert counts == {"removed": 1, "split_documents": 0, "unfinished": False}
+    assert index.ids == ["a", "c"]
+    as_json(golden, "pid_docid_map.json", {"0": "a"})
+    with pytest.raises(ArtifactError, match=r"pid_docid_map\.json: lacks 1 passages, 2 is the first"):
+        _ = StanfordDirectory(golden).ids
+    # An export of ours may hold documents without vectors.
+    as_json(golden, "ids.json", ["a", "empty", "c"])
+    assert imported(golden, tmp_path / "ours")[1].ids == ["a", "empty", "c"]
 
 
 def test_an_interrupted_import_goes_on_where_it_was(golden, tmp_path):

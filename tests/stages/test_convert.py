@@ -73,11 +73,37 @@ def test_a_directory_from_elsewhere_gets_the_collections_ids(fresh_lab, model, w
     outcome = convert(fresh_lab, there, *reading(fresh_lab, model))
     assert "was not finished there" in outcome.text
     assert run_of(fresh_lab, outcome.artifact) == run_of(fresh_lab, native)
-    with pytest.raises(DataError, match="none of the passages' ids, '0' for example"):
+    with pytest.raises(DataError, match="none of the ids there, '0' for example"):
         convert(fresh_lab, there, *reading(fresh_lab, model), "convert.ids=numbers")
     small = beir(tmp_path / "small", {"a": "river"}, {"q": "river"}, {"test": [("q", "a", 1)]})
     with pytest.raises(DataError, match=r"60 passages and no ids of its own, .* has 1 documents"):
         convert(fresh_lab, there, f"model={model.path}", "data=beir", f"data.root={small}")
+
+
+def test_documents_that_ragatouille_split_are_found_as_documents(fresh_lab, model, written, native, tmp_path):
+    """Passages 2i and 2i + 1 as those of one document: its score is the better of theirs, also on the way back."""
+    there, ids = tmp_path / "there", json.loads((written.path / "ids.json").read_text())
+    shutil.copytree(written.path, there)
+    for name in ("manifest.json", "ids.json"):
+        (there / name).unlink()
+    documents = {passage: ids[number // 2 * 2] for number, passage in enumerate(ids)}
+    (there / "pid_docid_map.json").write_text(json.dumps(dict(enumerate(documents.values()))))
+    outcome = convert(fresh_lab, there, *reading(fresh_lab, model))
+    assert "30 documents in 60 passages" in outcome.text
+    assert "30 documents are several passages" in outcome.text
+    found = run_of(fresh_lab, outcome.artifact)
+    for query, hits in run_of(fresh_lab, native).items():
+        best = {}
+        for passage, score in hits:
+            best.setdefault(documents[passage], score)
+        assert dict(found[query]) == best
+    back = convert(fresh_lab, convert(fresh_lab, outcome.artifact.path).artifact.path, *reading(fresh_lab, model))
+    assert run_of(fresh_lab, back.artifact) == found
+    (tmp_path / "add").write_text(ids[1] + "\n")
+    given = f"add={tmp_path / 'add'}", "data=beir", f"data.root={fresh_lab.toy}"
+    more = fresh_lab("update", f"index_dir={outcome.artifact.path}", *given)
+    assert "1 added" in more.text
+    assert all(ids[1] in hits.ids for hits in run_of(fresh_lab, more.artifact).values())
 
 
 def test_what_would_mean_nothing_is_refused(lab, model, native, written, tmp_path):
@@ -97,6 +123,8 @@ def test_what_would_mean_nothing_is_refused(lab, model, native, written, tmp_pat
         convert(lab, native.path, "data=beir", f"data.root={lab.toy}")
     with pytest.raises(ConfigError, match=r"index\.codec=stanford"):
         convert(lab, lab("index", f"model={model.path}").artifact.path)
+    with pytest.raises(ConfigError, match=r"index\.codec=stanford"):
+        convert(lab, lab("index", "index=bm25").artifact.path)
     wrong = tmp_path / "wrong"
     shutil.copytree(written.path, wrong, ignore=shutil.ignore_patterns("manifest.json"))
     wider = tmp_path / "wider"

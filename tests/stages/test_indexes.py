@@ -1,7 +1,9 @@
 """Every index through the verbs: made, searched, probed, pooled, updated and verified; and what is refused, when."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ArtifactError, ConfigError, DataError
 from colbert_lab.index import staleness
+from colbert_lab.models import precision as resolving
 from colbert_lab.run import read_trec
 from colbert_lab.stages import show
 from colbert_lab.stages import update as updating
@@ -252,11 +255,70 @@ def test_an_updated_residual_index_tells_how_stale_its_centroids_are(edited, mad
     assert "note\n" not in show.told(new.path, 60)
 
 
-def test_an_update_encodes_as_its_index_was_encoded(edited, made):
+@pytest.fixture
+def auto(monkeypatch):
+    """auto("bf16"): what encode.precision=auto comes to from now on, as on another machine."""
+
+    def means(precision):
+        monkeypatch.setattr(resolving, "resolve_precision", lambda asked, _: precision if asked == "auto" else asked)
+
+    return means
+
+
+def test_another_precision_is_another_artifact_whatever_auto_comes_to(made, searched, auto):
+    auto("bf16")
+    half = made("exact")
+    assert half == made("exact", "encode.precision=bf16")
+    run = searched(made("exact", "encode.precision=fp32"))
+    auto("fp32")
+    whole = made("exact")
+    assert whole == made("exact", "encode.precision=fp32")
+    assert (half.manifest["config"]["encode"]["precision"], half.digest) != ("fp32", whole.digest)
+    again = searched(whole)
+    assert again.manifest["key"] != run.manifest["key"]
+    assert again.manifest["config"]["encode"]["precision"] == "fp32"
+
+
+def test_an_update_encodes_as_its_index_was_encoded(edited, made, auto, tmp_path, capsys):
     lab, _, options = edited
-    for precision in ("bf16", "fp32"):
-        new = lab("update", f"index_dir={made('exact', f'encode.precision={precision}').path}", *options).artifact
+    auto("bf16")
+    half = made("exact").path
+    auto("fp32")
+    for index, precision in ((half, "bf16"), (made("exact").path, "fp32")):
+        new = lab("update", f"index_dir={index}", *options).artifact
         assert new.manifest["config"]["encode"]["precision"] == precision
+    with pytest.raises(ConfigError, match=r"encode\.precision=fp32, but .* encoded with bf16"):
+        lab("update", f"index_dir={half}", *options, "encode.precision=fp32")
+    # An index of an earlier version says "auto" and nothing more: what is asked for is believed.
+    old = shutil.copytree(half, tmp_path / "old")
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["config"]["encode"]["precision"] = "auto"
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    told = "does not say in which precision"
+    capsys.readouterr()
+    new = lab("update", f"index_dir={old}", *options, "encode.precision=bf16").artifact
+    assert new.digest == lab("update", f"index_dir={half}", *options).artifact.digest
+    assert told not in capsys.readouterr().err
+    new = lab("update", f"index_dir={old}", *options).artifact
+    assert new.manifest["config"]["encode"]["precision"] == "fp32"
+    assert told in capsys.readouterr().err
+
+
+def test_an_index_that_was_stopped_before_its_rename_needs_no_making(made, fresh_lab, chain, monkeypatch):
+    expected, real = made("exact").digest, os.replace
+
+    def stopping(old, new):
+        if Path(new).parent.name == "indexes":
+            raise KeyboardInterrupt
+        real(old, new)
+
+    given = f"model={chain['model'].path}", "index=exact"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fresh_lab("index", *given)
+    monkeypatch.setattr("colbert_lab.models.encoding.encode", lambda *given, **more: pytest.fail("encoded"))
+    assert fresh_lab("index", *given).artifact.digest == expected
 
 
 @pytest.mark.parametrize("moment", [0, 1, 2, 3])
@@ -302,7 +364,7 @@ def test_an_update_that_was_killed_goes_on(edited, fresh_lab, made, monkeypatch,
 
 def test_what_cannot_be_updated_is_refused(edited, made, tmp_path):
     lab, _, options = edited
-    index = f"index_dir={made('exact').path}"
+    index = f"index_dir={made('exact', 'encode.precision=fp32').path}"
     for given, message in (
         ((), "nothing is to be changed"),
         ((options[0],), "try: data=beir"),
@@ -311,7 +373,7 @@ def test_what_cannot_be_updated_is_refused(edited, made, tmp_path):
     ):
         with pytest.raises((ConfigError, DataError), match=message):
             lab("update", index, *given)
-    with pytest.raises(ConfigError, match=r"encode\.precision=bf16, but .* encoded with auto"):
+    with pytest.raises(ConfigError, match=r"encode\.precision=bf16, but .* encoded with fp32"):
         lab("update", index, *options, "encode.precision=bf16")
     (tmp_path / "add").write_text("x y\n")
     with pytest.raises(DataError, match=r"1 documents are not in toy, 'x y' is the first"):

@@ -31,7 +31,7 @@ from colbert_lab.ragged import Ragged
 # Vectors compressed at once and committed together: 64 MB of them at 128 dimensions in fp32.
 CHUNK = 2**17
 # Every so manieth vector of the build tells how far vectors are from their centroids.
-_GAUGED = 8
+GAUGED = 8
 # How far from 1 the norm of a unit vector may be after rounding to 16 bits and pooling.
 _UNIT = 0.02
 
@@ -87,14 +87,14 @@ class ResidualWriter:
             if "values" not in files:
                 stage(files, [], Ragged(torch.empty(0, files.facts["dim"]), torch.zeros(0, dtype=torch.int64)))
                 files.commit()
-            stage_codec(files, train(files))
+            stage_codec(files, train(files.facts, files.array("values"), files.array("lengths")))
             files.commit(distance=0.0, added_vectors=0, added_distance=0.0)
         codec, values = stored_codec(files), files.array("values")
         count, done = chunks(len(values)), files.rows("codes")
         with progress("compress", len(values), "vectors", done=done) as bar:
             numbers = range(-(-done // CHUNK), count)
             if self._processes == 1:
-                made = (compress(_part(values, number, CHUNK), codec, _GAUGED) for number in numbers)
+                made = (compress(_part(values, number, CHUNK), codec, GAUGED) for number in numbers)
             else:
                 made = _shared_out(self._directory, numbers, self._processes)
             for number, chunk in zip(numbers, made, strict=True):
@@ -150,20 +150,21 @@ def _begin(directory: Path, size: int, threads: int, parent: int) -> None:
 
 def _made(number: int) -> Chunk:
     values, codec, size = _mine
-    return compress(_part(values, number, size), codec, _GAUGED)
+    return compress(_part(values, number, size), codec, GAUGED)
 
 
 def _part(values: np.ndarray, number: int, size: int) -> torch.Tensor:
     return torch.from_numpy(values[number * size : (number + 1) * size]).float()
 
 
-def train(files: Files) -> Codec:
-    """The codec for the spool in files, trained on a sample of its vectors by the facts' parameters."""
-    facts, values = files.facts, files.array("values")
-    lengths = files.array("lengths")
+def train(facts: dict[str, Any], values: np.ndarray, lengths: np.ndarray, most: int = 2**32) -> Codec:
+    """The codec for vectors [T, d] fp16 of documents of these lengths, trained on a sample by the facts' parameters.
+
+    It has at most `most` centroids.
+    """
     wanted = facts["partitions"] or partitions(len(values), 1)
     sample = sample_vectors(lengths, wanted * facts["sample_per_centroid"], facts["seed"])
-    wanted = max(1, min(wanted, len(sample) // facts["points_per_centroid"]))
+    wanted = max(1, min(wanted, len(sample) // facts["points_per_centroid"], most))
     vectors = torch.from_numpy(values[sample]).float()
     with progress("train the codec", None, "steps") as bar:
         codec = train_codec(vectors, wanted, facts["bits"], facts["codec"], facts["seed"], facts["iterations"])

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from colbert_lab.index.files import Files
-from colbert_lab.index.residual.build import check_documents, compress, stage_lists
-from colbert_lab.index.residual.codes import Codes
+from colbert_lab.index.residual.build import GAUGED, check_documents, compress, stage_lists, train
+from colbert_lab.index.residual.codes import Codes, stage_codec
 from colbert_lab.index.residual.probe import ResidualProbe, checked
 from colbert_lab.index.residual.search import Found, Searcher
 from colbert_lab.index.residual.threads import each
@@ -123,7 +123,6 @@ class ResidualIndex:
         facts, lengths = self._files.facts, np.diff(self._codes.offsets)
         stored, size = self._codes.vectors, self._files.bytes()
         added = facts["added_vectors"]
-        ratio = facts["added_distance"] / facts["distance"] if added and facts["distance"] > 0 else 1.0
         return {
             "documents": len(self),
             "vectors": int(lengths[self._rows.live].sum()),
@@ -135,7 +134,7 @@ class ResidualIndex:
             "bytes": size,
             "bytes_per_vector": size / max(1, stored),
             "deleted_documents": int((~self._rows.live).sum()),
-            **staleness(stored - added, added, ratio),
+            **staleness(stored - added, added, facts["distance"], facts["added_distance"]),
         }
 
     def verify(self) -> None:
@@ -145,7 +144,8 @@ class ResidualIndex:
     def add(self, ids: Sequence[str], documents: Ragged) -> None:
         """Add documents, compressed with the standing codec; all are there when it returns, or none.
 
-        What that loses beside an index built anew: LOSS_LIKE, LOSS_UNLIKE. DataError for an id that is there already.
+        What that loses beside an index built anew: LOSS_LIKE, LOSS_UNLIKE. An index without any vector yet loses
+        nothing: its codec is trained on theirs, as if it were built of them. DataError for an id that is there already.
         """
         self._edit(added=ids, documents=documents)
 
@@ -168,13 +168,21 @@ class ResidualIndex:
         """Stage documents and all the lists; the facts that change with them."""
         check_documents(files.facts, ids, documents)
         # As the build does: through 16 bits.
-        chunk = compress(documents.values.half().float(), self._codes.codec)
+        vectors, lengths = documents.values.half(), documents.lengths.numpy().astype(np.int32)
+        facts, codec, begun = files.facts, self._codes.codec, not self._codes.vectors and "stanford" not in files.facts
+        if begun and len(vectors):
+            # A codec that was trained on no vector would stand for none of them, and nothing is stored in it. The array
+            # of centroids' numbers is there already, of 16 bits.
+            codec = train(facts, vectors.numpy(), lengths, 2**16)
+            stage_codec(files, codec)
+        chunk = compress(vectors.float(), codec, GAUGED if begun else 1)
         chunk.stage(files)
-        files.append("lengths", documents.lengths.numpy().astype(np.int32))
+        files.append("lengths", lengths)
         files.append_strings("ids", ids)
         codes = np.concatenate([self._codes.codes, chunk.codes])
-        lengths = np.concatenate([files.array("lengths"), documents.lengths.numpy()])
-        stage_lists(files, codes, lengths, self._codes.centroids)
-        before, more = files.facts["added_vectors"], len(chunk.codes)
-        mean = (files.facts["added_distance"] * before + chunk.distance * more) / max(1, before + more)
+        stage_lists(files, codes, np.concatenate([files.array("lengths"), lengths]), len(codec.centroids))
+        if begun:
+            return {"distance": chunk.distance}
+        before, more = facts["added_vectors"], len(chunk.codes)
+        mean = (facts["added_distance"] * before + chunk.distance * more) / max(1, before + more)
         return {"added_vectors": before + more, "added_distance": mean}

@@ -1,11 +1,11 @@
 """The parameters of one search; what is left open is resolved from k at every call anew, and never kept."""
 
-import os
 from dataclasses import dataclass, fields, replace
 
 import torch
 
 from colbert_lab.errors import ConfigError
+from colbert_lab.processes import cores
 
 # Up to so many vectors, approximating every document costs less than choosing which.
 SCANNED = 2**22
@@ -47,7 +47,7 @@ class ResidualProbe:
             "cells": 0 if vectors <= SCANNED else 8 if k <= 100 else 16,
             "candidates": 200 if k <= 10 else max(2 * k, 400),
             "margin": 0.25,
-            "threads": max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)))),
+            "threads": max(1, min(torch.get_num_threads(), cores())),
         }
         resolved = replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
         if self.exact:

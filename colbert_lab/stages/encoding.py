@@ -1,0 +1,30 @@
+"""What of the section `encode` vectors depend on: the precision as this machine has it, batches and chunks.
+
+"auto" is another precision on another machine, so that it stands in no key and no manifest. An artifact that says
+"auto" all the same is of an earlier version; in which precision it was encoded is not known.
+"""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from colbert_lab.artifact import Artifact
+
+
+def encoding(cfg: DictConfig, model: Artifact | None) -> dict[str, Any] | None:
+    """What of cfg.encode documents depend on; None for texts."""
+    return None if model is None else {**query_encoding(cfg), "chunk": cfg.encode.chunk}
+
+
+def query_encoding(cfg: DictConfig) -> dict[str, Any]:
+    """What of cfg.encode the vectors of queries depend on."""
+    from colbert_lab.models.precision import best_device, resolve_precision
+
+    precision = resolve_precision(cfg.encode.precision, best_device())
+    return {"precision": precision, "batch_tokens": cfg.encode.batch_tokens}
+
+
+def known_precision(index: Artifact) -> str | None:
+    """The precision that an index's vectors were encoded in; None where its manifest does not say."""
+    found = (index.manifest["config"].get("encode") or {}).get("precision")
+    return None if found == "auto" else found
