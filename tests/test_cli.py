@@ -44,6 +44,15 @@ def test_a_verb_gets_the_arguments_after_it(monkeypatch, capsys):
     assert "encode.precision=fp32" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("ranks", "told"), [("2", "of WORLD_SIZE=2"), ("1", "encode.precision=fp32"), ("", "fp32")])
+def test_one_of_several_processes_is_refused_before_anything_else(monkeypatch, capsys, ranks, told):
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    with pytest.raises(SystemExit) as caught:
+        call(monkeypatch, "index", "encode.precison=fp32")
+    assert caught.value.code == 1
+    assert told in capsys.readouterr().err
+
+
 def test_every_verb_has_its_main():
     mains = {file.stem: file.read_text() for file in (REPOSITORY / "experiments").glob("*.py")}
     assert mains.keys() == VERBS.keys()

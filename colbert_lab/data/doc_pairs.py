@@ -9,7 +9,7 @@ import numpy as np
 
 from colbert_lab.artifact import hash_json
 from colbert_lab.data.collection import Collection, Qrels
-from colbert_lab.data.examples import Example, choose
+from colbert_lab.data.examples import Example, choose, texts_of
 from colbert_lab.data.ir_datasets import read
 from colbert_lab.errors import DataError
 
@@ -49,13 +49,15 @@ class DocPairs:
         corpus, query_id = self._collection.corpus, self._collection.queries.id(query)
         ids = tuple(corpus.ids(rows))
         judged = self._qrels.get(query_id, {})
+        known = frozenset([ids[0], *(document for document, grade in judged.items() if grade > 0)])
         return Example(
             query=self._collection.queries[[query]][0],
             documents=tuple(corpus[rows]),
             query_id=query_id,
             document_ids=ids,
             scores=None,
-            known_positives=frozenset([ids[0], *(document for document, grade in judged.items() if grade > 0)]),
+            known_positives=known,
+            known_texts=texts_of(corpus, known),
         )
 
     def describe(self) -> dict[str, Any]:

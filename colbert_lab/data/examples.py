@@ -1,10 +1,12 @@
 """Training examples: a query with a positive and negatives, drawn by number from whatever they are kept in."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from colbert_lab.data.texts import Texts
 from colbert_lab.errors import DataError
 
 
@@ -13,8 +15,9 @@ class Example:
     """A query and its documents, the positive first; texts, not ids.
 
     `scores` are a teacher's, in the order of the documents. `known_positives` are the ids of all documents known to
-    be relevant to the query: in a batch, no other query's document of these may count as a negative. Where the source
-    has raw texts only, the ids are None.
+    be relevant to the query, `known_texts` the hashes of their texts (`Texts.content`): in a batch, no other query's
+    document of these may count as a negative, nor a copy of one under another id. Where the source has raw texts only,
+    the ids are None, and nothing is known but the positive itself.
     """
 
     query: str
@@ -23,6 +26,7 @@ class Example:
     document_ids: tuple[str, ...] | None
     scores: tuple[float, ...] | None
     known_positives: frozenset[str]
+    known_texts: frozenset[int] = frozenset()
 
 
 class Examples(Protocol):
@@ -40,6 +44,12 @@ class Examples(Protocol):
     def describe(self) -> dict[str, Any]:
         """JSON facts and counts for the manifest."""
         ...
+
+
+def texts_of(corpus: Texts, ids: Iterable[str]) -> frozenset[int]:
+    """The hashes of the texts of those of these documents that the corpus has."""
+    rows = corpus.find(list(ids))
+    return frozenset(corpus.content[rows[rows >= 0]].tolist())
 
 
 def choose(count: int, negatives: int, rng: np.random.Generator, where: str, pick: str) -> list[int]:

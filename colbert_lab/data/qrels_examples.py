@@ -95,6 +95,7 @@ class QrelsExamples:
             document_ids=tuple(corpus.ids(rows)),
             scores=None,
             known_positives=self._known[index],
+            known_texts=frozenset(corpus.content[self._judged[index]].tolist()),
         )
 
     def shortfall(self, negatives: int) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from colbert_lab.artifact import hash_json
 from colbert_lab.data.collection import Collection, Qrels
-from colbert_lab.data.examples import Example, check_pick, choose
+from colbert_lab.data.examples import Example, check_pick, choose, texts_of
 from colbert_lab.data.lines import Lines, json_id, parse_json
 from colbert_lab.errors import DataError
 
@@ -64,13 +64,15 @@ class Tuples:
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         judged = self._qrels.get(entry.query, {})
+        known = frozenset([ids[0], *(document for document, grade in judged.items() if grade > 0)])
         return Example(
             query=query,
             documents=tuple(texts),
             query_id=entry.query,
             document_ids=ids,
             scores=tuple(entry.scores[i] for i in taken) if entry.scores else None,
-            known_positives=frozenset([ids[0], *(document for document, grade in judged.items() if grade > 0)]),
+            known_positives=known,
+            known_texts=texts_of(self._collection.corpus, known),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -95,6 +95,8 @@ class KL(nn.Module):
     """
 
     scope = "teacher"
+    # What the loss does not depend on.
+    unrecorded = ("entropy_band",)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from colbert_lab.artifact import hash_file, hash_json
 from colbert_lab.data.collection import Collection, Qrels
-from colbert_lab.data.examples import Example
+from colbert_lab.data.examples import Example, texts_of
 from colbert_lab.errors import DataError
 from colbert_lab.mining.pools import FILE, Pool, read_pools
 from colbert_lab.mining.samplers import Sampler
@@ -86,13 +86,15 @@ class PooledExamples:
         score = pool.positive_scores[first]
         drawn = self._sampler.draw(rng, *_arrays(pool), score, negatives).tolist()
         ids = (pool.positives[first], *(pool.negatives[i] for i in drawn))
+        known = frozenset(pool.positives) | self._judged.get(pool.query, frozenset())
         return Example(
             query=self._collection.queries.get([pool.query])[0],
             documents=tuple(self._collection.corpus.get(ids)),
             query_id=pool.query,
             document_ids=ids,
             scores=(score, *(pool.negative_scores[i] for i in drawn)),
-            known_positives=frozenset(pool.positives) | self._judged.get(pool.query, frozenset()),
+            known_positives=known,
+            known_texts=texts_of(self._collection.corpus, known),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -49,6 +49,8 @@ VERBS = {
 RUNTIME = {
     "*examples": {"collection", "qrels", "run", "negatives", "sampler"},
     "*optim": {"params"},
+    # Read off models that others published; a model of ours needs none.
+    "*text": {"skip_words", "query_prompt", "document_prompt"},
 }
 # Overrides that say where and under what name, not what: they do not show in a run's name.
 _UNNAMED = (
@@ -90,6 +92,16 @@ def conf_dir() -> Path:
 
 def launch(verb: str, arguments: Sequence[str] | None = None) -> None:
     """Run a verb with Hydra's command line; ends the process with code 1 after an error, told without a traceback."""
+    from colbert_lab.index import disk
+
+    try:
+        with disk.telling():
+            _launch(verb, arguments)
+    except LabError as error:
+        sys.exit(_told(error))
+
+
+def _launch(verb: str, arguments: Sequence[str] | None) -> None:
     from colbert_lab.stages.agent import agents_overrides
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -99,32 +111,32 @@ def launch(verb: str, arguments: Sequence[str] | None = None) -> None:
     flags = [a for a in arguments if a not in overrides]
     # Naming a sweep asks for one.
     named = any(o.partition("=")[0] == "sweep" for o in overrides)
-    try:
-        if set(flags) <= {"-m", "--multirun"} and (flags or named):
-            from colbert_lab.stages.sweeps.kinds import sweep
+    if set(flags) <= {"-m", "--multirun"} and (flags or named):
+        from colbert_lab.stages.sweeps.kinds import sweep
 
-            code = sweep(verb, overrides)
-            if code:
-                sys.exit(code)
-            return
-        overrides = agents_overrides(conf_dir(), verb, overrides)
-        if not any(a.startswith(("--h", "-h", "--info", "--v")) for a in arguments):
-            _explain(verb, overrides)
-        failed = []
-        _hydra(verb, [*flags, *overrides], lambda *job: _one(failed, verb, *job))
-        if failed:
-            sys.exit(failed[0])
-    except LabError as error:
-        sys.exit(_told(error))
+        code = sweep(verb, overrides)
+        if code:
+            sys.exit(code)
+        return
+    _refuse_ranks()
+    overrides = agents_overrides(conf_dir(), verb, overrides)
+    if not any(a.startswith(("--h", "-h", "--info", "--v")) for a in arguments):
+        _explain(verb, overrides)
+    failed = []
+    _hydra(verb, [*flags, *overrides], lambda *job: _one(failed, verb, *job))
+    if failed:
+        sys.exit(failed[0])
 
 
 def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path | None = None) -> Any:
     """Check one composed configuration, run its stage, print what it came to, and return its Outcome (None: a text).
 
-    `sweep` is the folder of the sweep that it is a job of.
+    `sweep` is the folder of the sweep that it is a job of. A disk that is full or may not be written to is told as an
+    ArtifactError.
     """
     from omegaconf import OmegaConf, open_dict
 
+    from colbert_lab.index import disk
     from colbert_lab.stages.check import check
     from colbert_lab.stages.identity import identify
     from colbert_lab.stages.options import Options
@@ -142,7 +154,8 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
         import torch
 
         torch.set_num_threads(cfg.threads)
-    outcome = importlib.import_module(f"colbert_lab.stages.{verb}").run(cfg)
+    with disk.telling(below=cfg.get("run_dir") or cfg.get("root") or "."):
+        outcome = importlib.import_module(f"colbert_lab.stages.{verb}").run(cfg)
     if isinstance(outcome, str):
         _show(outcome)
         return None
@@ -184,6 +197,17 @@ def run_name(base: str, overrides: Sequence[str]) -> str:
             leaf = key.rpartition(".")[2]
             changed.append((leaf if "." in key else "") + Path(value).name)
     return _clean("-".join([base, *changed]))[:60].rstrip("-._")
+
+
+def _refuse_ranks() -> None:
+    """ConfigError where this is one of several processes that torchrun or its like has started for one command."""
+    ranks = int(os.environ.get("WORLD_SIZE") or 1)
+    if ranks > 1:
+        raise ConfigError(
+            f"a run is one process on one device, but this is one of WORLD_SIZE={ranks}: each would do all of it\n"
+            "try: the same command without torchrun; several runs side by side, -m seed=0,1 sweep.jobs=2; or a batch "
+            "that is too large for one device in parts, train.batch_queries=8 train.accumulate=4"
+        )
 
 
 def _meant(verb: str, argument: str) -> str:

@@ -12,7 +12,7 @@ from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError
 from colbert_lab.run import read_trec, write_trec
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.fitting import fitted
+from colbert_lab.stages.fitting import decisive, fitted
 from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, create, make, say
 from colbert_lab.stages.pretrained import files_of
@@ -142,7 +142,6 @@ def _trained(cfg: DictConfig, chosen: TrainedTeacher, collection: Collection, pa
     inputs |= files_of(cfg, "backbone", chosen.backbone)
     if dev:
         inputs["dev_run"] = lexical_run(cfg, collection, cfg.splits.dev, sorted(dev), chosen.dev_candidates)
-    content = {name: cfg[name] for name in ("teacher", "loss", "optim", "schedule", "train", "dev", "seed")}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         found = inputs.get("dev_run")
@@ -153,6 +152,7 @@ def _trained(cfg: DictConfig, chosen: TrainedTeacher, collection: Collection, pa
             lambda folder: _fit(cfg, chosen, collection, examples, dev, found, folder, tracker),
         )
 
+    content = decisive(cfg, "teacher")
     return make(cfg, "teacher", "cross_encoder", f"{cfg.name}-teacher", inputs, content, work, path)
 
 

@@ -10,7 +10,7 @@ from colbert_lab.data.collection import Collection, Qrels, holdout
 from colbert_lab.data.examples import Examples
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.fitting import fitted
+from colbert_lab.stages.fitting import decisive, fitted
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
 from colbert_lab.stages.making import Outcome, create, make, say_once
@@ -40,12 +40,11 @@ def train(cfg: DictConfig, collection: Collection, start: Artifact, path: str | 
         "examples": examples.fingerprint,
         "dev": hash_json(dev),
     }
-    content = {name: cfg[name] for name in ("loss", "optim", "schedule", "train", "dev", "seed")}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         fitted(builder, tracker, examples, lambda folder: _fit(cfg, collection, start, examples, dev, folder, tracker))
 
-    return make(cfg, "train", "model", f"{cfg.name}-s{cfg.seed}", inputs, content, work, path)
+    return make(cfg, "train", "model", f"{cfg.name}-s{cfg.seed}", inputs, decisive(cfg), work, path)
 
 
 def split_queries(cfg: DictConfig, collection: Collection) -> tuple[Qrels, Qrels]:

@@ -34,19 +34,20 @@ class RankingBatch(Protocol):
 
 
 class Identity(NamedTuple):
-    """Who the documents of a query are: their ids (None: no ids), hashes of their texts; and its known positives."""
+    """Who the documents of a query are: their ids (None: no ids), hashes of their texts; its known positives' both."""
 
     ids: tuple[str, ...] | None
     texts: tuple[int, ...]
     known: frozenset[str]
+    known_texts: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
     """B queries and their B·w documents for ColBERT, query-major, each query's positive first: a RankingBatch.
 
-    excluded [B, B·w] is True where a document is another known positive of the query (or the same document as its
-    positive); `identities` are what it was computed from.
+    excluded [B, B·w] is True where a document is another known positive of the query, or has the text of one;
+    `identities` are what it was computed from.
     """
 
     index: int
@@ -164,7 +165,7 @@ class Collate:
         if self._document_length is not None:
             documents = _shorten(documents, self._document_length, len(tokenizer.suffix))
         identities = tuple(
-            Identity(e.document_ids, tuple(hash_text(text) for text in e.documents), e.known_positives)
+            Identity(e.document_ids, tuple(map(hash_text, e.documents)), e.known_positives, e.known_texts)
             for e in examples
         )
         return TrainingBatch(
@@ -221,7 +222,7 @@ def targets_of(examples: Sequence[Example]) -> Tensor | None:
 def excluded(queries: Sequence[Identity], owners: Sequence[Identity], first: int = 0) -> Tensor:
     """[B, N·w]: which documents of the owners are no negatives of each of B queries; query i is owner `first` + i.
 
-    True for known positives of the query, by id, and for its own positive's text again; never for its own positive.
+    True for known positives of the query, by id or by text, the one drawn among them; never for its own positive.
     """
     width = len(owners[0].texts)
     by_id: dict[str, list[int]] = defaultdict(list)
@@ -234,6 +235,7 @@ def excluded(queries: Sequence[Identity], owners: Sequence[Identity], first: int
     mask = torch.zeros(len(queries), len(owners) * width, dtype=torch.bool)
     for row, query in enumerate(queries):
         known = [column for id in query.known if id in by_id for column in by_id[id]]
+        known += [column for text in query.known_texts if text in by_text for column in by_text[text]]
         mask[row, known + by_text[query.texts[0]]] = True
         mask[row, (first + row) * width] = False
     return mask

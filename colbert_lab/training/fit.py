@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytorch_lightning as pl
 
@@ -45,6 +46,8 @@ class Training:
     log_every: int = 10
     judge_every: int = 50
     checkpoint_every: int = 25
+    # What says how training is watched and kept safe, and leaves no trace in the weights.
+    unrecorded: ClassVar[tuple[str, ...]] = ("log_every", "checkpoint_every")
 
     @staticmethod
     def problems(**values) -> list[str]:

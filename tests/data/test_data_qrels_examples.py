@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from colbert_lab.data.qrels_examples import QrelsExamples
+from colbert_lab.data.texts import hash_text
 from colbert_lab.errors import DataError
 from colbert_lab.run import Hits, Run
 
@@ -51,6 +52,7 @@ def test_never_relevant_never_its_copy_never_empty(twenty, everything, negatives
     assert example.document_ids[0] in ("d0", "d1")
     assert example.documents == tuple(twenty.corpus.get(example.document_ids))
     assert example.known_positives == {"d0", "d1", "gone"}
+    assert example.known_texts == {hash_text("text 0"), hash_text("text 1")}
 
 
 def test_grades_below_min_grade_are_neither_positive_nor_negative(twenty):

@@ -10,6 +10,7 @@ from colbert_lab.data import doc_pairs
 from colbert_lab.data.doc_pairs import DocPairs
 from colbert_lab.data.lines import Lines
 from colbert_lab.data.text_triples import TextTriples
+from colbert_lab.data.texts import hash_text
 from colbert_lab.data.tuples import Tuples
 from colbert_lab.errors import DataError
 
@@ -67,6 +68,7 @@ def test_ids_and_scored_lines(made, file):
     assert example.document_ids == ("3", "2", "0")
     assert example.scores == (9.5, 1.0, -20.0)
     assert example.known_positives == {"3", "8"}
+    assert example.known_texts == {hash_text("text 3"), hash_text("text 8")}
     columns = Tuples(made, file("1\t3\ta b", "x y\t4\t5", name="columns.tsv"))
     assert columns.sample(1, rng(), 1).document_ids == ("4", "5")
 
@@ -143,7 +145,9 @@ def test_docpairs(made, monkeypatch):
     pairs(("1", "3", "4"), ("x y", "a b", "0"))
     examples = DocPairs(made, "some/set", qrels={"1": {"7": 1}})
     assert examples.sample(1, rng(), 1).documents == ("blank", "text 0")
-    assert examples.sample(0, rng(), 0).known_positives == {"3", "7"}
+    example = examples.sample(0, rng(), 0)
+    assert example.known_positives == {"3", "7"}
+    assert example.known_texts == {hash_text("text 3"), hash_text("text 7")}
     pairs(("1", "3", "4"), ("1", "3", "44"))
     with pytest.raises(DataError, match="some/set docpairs:2: '44' is no id"):
         DocPairs(made, "some/set")

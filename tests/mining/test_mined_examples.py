@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from colbert_lab.data.texts import hash_text
 from colbert_lab.errors import DataError
 from colbert_lab.mining.examples import PooledExamples
 from colbert_lab.mining.pools import Pool, write_pools
@@ -43,6 +44,7 @@ def test_an_example_is_a_positive_then_negatives_with_the_teachers_scores(build,
     assert example.documents == ("text 3", "text 10", "text 11", "text 12")
     assert example.scores == (1.0, 0.5, 0.25, -1.0)
     assert example.known_positives == {"d3", "d7"}
+    assert example.known_texts == {hash_text("text 3"), hash_text("text 7")}
     assert examples.sample(0, rng(), 2).known_positives == {"d0", "d1", "d2", "d9"}
     assert examples.sample(1, rng(), 1).document_ids == ("d3", "d10")
     assert pickle.loads(pickle.dumps(examples)).sample(1, rng(), 3) == example

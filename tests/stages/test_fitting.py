@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 from killed_at import armed, killed_at
+from omegaconf import OmegaConf
+from stages_toy import leaves
 
 from colbert_lab.artifact import Artifact, build
-from colbert_lab.stages.fitting import fitted
+from colbert_lab.stages.fitting import decisive, fitted
+from colbert_lab.stages.sections import section
 from colbert_lab.tracking.read import summary
 from colbert_lab.tracking.tracker import RunIdentity, Tracker
 from colbert_lab.training.fit import collect
@@ -69,6 +72,23 @@ def test_killed_at_every_step_after_training(tmp_path, make):
     assert moment > 10
     trained = (tmp_path / "steps").read_text().split()
     assert len(trained) == len(set(trained)) == moment + 2
+
+
+@pytest.mark.parametrize("training", ["", "teacher", "distil"])
+def test_the_key_of_a_training_has_all_that_decides_and_nothing_else(lab, training):
+    """Another value for each key of each section, one at a time: another key, but for those that leave no trace."""
+    sections = ["loss", "optim", "schedule", "train", "dev", "seed"]
+    cfg = OmegaConf.masked_copy(section(lab.compose("rounds")[0], training), sections)
+    before, without_trace = decisive(cfg), set()
+    for key in leaves(cfg):
+        if not key.endswith(("_target_", "_partial_")):
+            other = cfg.copy()
+            OmegaConf.update(other, key, "another")
+            if decisive(other) == before:
+                without_trace.add(key)
+    told = {"loss.terms.kl.entropy_band"} if training == "distil" else set()
+    assert without_trace == {"train.log_every", "train.checkpoint_every"} | told
+    assert list(before) == sections
 
 
 def test_collecting_twice_is_collecting_once(tmp_path):

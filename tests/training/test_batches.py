@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from colbert_lab.data.examples import Example
 from colbert_lab.data.qrels_examples import QrelsExamples
+from colbert_lab.data.texts import hash_text
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.training.batches import BatchStream, Collate, Identity, PairCollate, TrainingData, excluded
 
@@ -104,8 +105,10 @@ def test_the_positive_is_in_column_0(collection, examples, tiny_model):
         assert not set(example.document_ids[1:]) & set(qrels[example.query_id])
 
 
-def example(query, documents, ids=None, known=(), scores=None):
-    return Example(query, tuple(documents), None, ids if ids is None else tuple(ids), scores, frozenset(known))
+def example(query, documents, ids=None, known=(), scores=None, known_texts=()):
+    ids = ids if ids is None else tuple(ids)
+    texts = frozenset(map(hash_text, known_texts))
+    return Example(query, tuple(documents), None, ids, scores, frozenset(known), texts)
 
 
 def test_what_is_excluded(tiny_model):
@@ -118,6 +121,14 @@ def test_what_is_excluded(tiny_model):
     )
     # Of query a: its own third is known to be relevant, "five" too, and "one" has its positive's text.
     assert batch.excluded.int().tolist() == [[0, 0, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]]
+
+
+def test_a_copy_of_a_known_positive_that_was_not_drawn_is_no_negative(tiny_model):
+    """Query a knows p1 ("one", drawn) and p2 ("two"); "two" is what query b learns from, under the id copy."""
+    a = example("a", ["one", "no"], ["p1", "n"], {"p1", "p2"}, known_texts=["one", "two"])
+    b = example("b", ["two", "three"], ["copy", "m"], {"copy"}, known_texts=["two"])
+    excluded = Collate(tiny_model.tokenizer)(0, [a, b]).excluded
+    assert excluded.int().tolist() == [[0, 0, 1, 0], [0, 0, 0, 0]]
 
 
 def test_what_is_excluded_without_ids(tiny_model):
@@ -133,13 +144,17 @@ def test_what_is_excluded_is_what_comparing_all_with_all_excludes(data, width, c
             data.draw(st.none() | st.tuples(*[few.map(str)] * width)),
             data.draw(st.tuples(*[few] * width)),
             frozenset(data.draw(st.sets(few.map(str)))),
+            frozenset(data.draw(st.sets(few))),
         )
         for _ in range(count)
     ]
     first = data.draw(st.integers(0, count - 1))
     expected = [
         [
-            ((owner.ids is not None and owner.ids[column] in query.known) or owner.texts[column] == query.texts[0])
+            (
+                (owner.ids is not None and owner.ids[column] in query.known)
+                or owner.texts[column] in {query.texts[0], *query.known_texts}
+            )
             and (number, column) != (row, 0)
             for number, owner in enumerate(owners)
             for column in range(width)

@@ -47,6 +47,29 @@ def test_a_second_fit_goes_on_bit_for_bit(tmp_path, fitted, uninterrupted, step,
     assert same(load_model(work / "best"), load_model(whole / "training" / "best"))
 
 
+def test_a_fit_may_go_on_with_other_checkpoints_and_another_log(tmp_path, fitted, uninterrupted):
+    """Neither decides what is trained; of the log, every line after the checkpoint is the mean since the one before."""
+    whole, module, best = uninterrupted(fitted, 1)
+    with pytest.raises(OSError, match="batch 7"):
+        fitted(tmp_path / "training", checkpoint_every=5, wrap=lambda stream: Stopping(stream, 7))
+    again, best_again = fitted(tmp_path / "training", checkpoint_every=2, log_every=3)
+    assert same(again, module)
+    assert best_again == best
+    assert same(load_model(tmp_path / "training" / "best"), load_model(whole / "training" / "best"))
+    fitted(tmp_path / "every" / "training", log_every=1)
+    each = dict(losses(tmp_path / "every"))
+    told = losses(tmp_path)
+    # Until the checkpoint after step 5 every second step, from then on every third, and the last.
+    assert [step for step, _ in told] == [2, 4, 6, 9, 12]
+    for (before, _), (step, loss) in zip([(0, 0.0), *told], told):
+        between = [each[one] for one in range(before + 1, step + 1)]
+        assert loss == pytest.approx(sum(between) / len(between))
+
+
+def losses(folder):
+    return [(line["step"], line["train/loss"]) for line in curves(folder) if "train/loss" in line]
+
+
 def test_an_interrupted_fit_interpolates_from_the_same_start(tmp_path, fitted):
     fitted(tmp_path / "whole" / "training", interpolate=0.3)
     with pytest.raises(OSError, match="batch 7"):
