@@ -1,13 +1,16 @@
 """Charts of lengths: bars, histograms, and the queries that a system won and lost, all as SVG inside a page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from colbert_lab.report.charts import HEIGHT, WIDTH, figure
 from colbert_lab.report.markup import Html, markup, significant, tag
-from colbert_lab.report.scales import fitted, tick_text
+from colbert_lab.report.scales import Scale, fitted, tick_text
 
 _BAR = 24
+# Steps of a side, the outermost, that tell a pointer which query they are of.
+_TOLD = 20
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], x_label: str, digits: int = 3) -> Html:
@@ -59,7 +62,11 @@ def histogram_chart(title: str, parts: Mapping[str, tuple[Sequence[float], Seque
 
 
 def difference_chart(title: str, differences: Sequence[tuple[str, float]], metric: str) -> Html:
-    """A thin bar for every query whose value differs, most won first; those that tie are a gap with their number."""
+    """A thin bar for every query whose value differs, most won first; those that tie are a gap with their number.
+
+    Where they are more than there are pixels, two stepped areas, a step a pixel: a page of many collections would
+    else be megabytes of bars that cover each other. A step is the mean of its queries, so that areas stay true.
+    """
     order = sorted(differences, key=lambda pair: (-pair[1], pair[0]))
     won = [pair for pair in order if pair[1] > 0]
     lost = [pair for pair in order if pair[1] < 0]
@@ -67,34 +74,72 @@ def difference_chart(title: str, differences: Sequence[tuple[str, float]], metri
     left, right, gap = 46.0, WIDTH - 12.0, 46.0 if ties else 10.0
     up = fitted([0.0, *(value for _, value in order)], HEIGHT - 24, 24, nought=True, room=0.02)
     step = (right - left - gap) / max(len(won) + len(lost), 1)
-    bars = []
-    for i, (query, value) in enumerate([*won, *lost]):
-        x = left + i * step + (gap if i >= len(won) else 0)
-        top, end = sorted((up(0), up(value)))
-        told = f"{query}: {value:+.3f}"
-        bars.append(
-            tag(
-                "rect",
-                x=f"{x:.1f}",
-                y=f"{top:.1f}",
-                width=f"{max(step - (0.8 if step > 3 else 0), 0.6):.1f}",
-                height=f"{max(end - top, 0.6):.1f}",
-                class_="won" if value > 0 else "lost",
-                data_tip=told,
-            )
-        )
+    middle = left + len(won) * step + gap / 2
+    stepped = step < 1
+    draw = _steps if stepped else _bars
+    drawn = [draw(won, left, step, up, "won"), draw(lost, middle + gap / 2, step, up, "lost")]
     level = "".join(f"M{left},{up(value):.1f}H{right}" for value in up.ticks(4))
     texts = [
         tag("text", tick_text(value), x=left - 6, y=f"{up(value) + 3.6:.1f}", class_="tick left")
         for value in up.ticks(4)
     ]
-    middle = left + len(won) * step + gap / 2
-    texts.append(tag("text", f"{len(won)} won", x=left, y=14, class_="mark won"))
-    texts.append(tag("text", f"{len(lost)} lost", x=right, y=14, class_="mark lost right"))
+    texts.append(tag("text", f"{len(won):,} won", x=left, y=14, class_="mark won"))
+    texts.append(tag("text", f"{len(lost):,} lost", x=right, y=14, class_="mark lost right"))
     if ties:
-        texts.append(tag("text", f"{ties} tied", x=f"{middle:.1f}", y=f"{up(0) - 5:.1f}", class_="tick"))
+        texts.append(tag("text", f"{ties:,} tied", x=f"{middle:.1f}", y=f"{up(0) - 5:.1f}", class_="tick"))
     texts.append(tag("text", metric, x=right, y=HEIGHT - 6, class_="axis right"))
-    return figure(title, markup(tag("path", d=level, class_="grid"), bars, texts))
+    note = f"A step is the mean of about {significant(1 / step, 2)} queries; the {_TOLD} outermost of a side name one."
+    content = markup(tag("path", d=level, class_="grid"), drawn, texts)
+    return figure(title, content, note=note if stepped else None)
+
+
+def _bars(pairs: Sequence[tuple[str, float]], left: float, step: float, up: Scale, side: str) -> list[Html]:
+    """A bar a query from `left` on, each `step` wide."""
+    bars = []
+    for i, (query, value) in enumerate(pairs):
+        top, end = sorted((up(0), up(value)))
+        bars.append(
+            tag(
+                "rect",
+                x=f"{left + i * step:.1f}",
+                y=f"{top:.1f}",
+                width=f"{max(step - (0.8 if step > 3 else 0), 0.6):.1f}",
+                height=f"{max(end - top, 0.6):.1f}",
+                class_=side,
+                data_tip=f"{query}: {value:+.3f}",
+            )
+        )
+    return bars
+
+
+def _steps(pairs: Sequence[tuple[str, float]], left: float, step: float, up: Scale, side: str) -> list[Html]:
+    """The same as one area of a pixel a step; what a pointer is told of the steps of the largest lies above it."""
+    if not pairs:
+        return []
+    count = math.ceil(len(pairs) * step)
+    wide = len(pairs) * step / count
+    parts = [pairs[i * len(pairs) // count : (i + 1) * len(pairs) // count] for i in range(count)]
+    path = f"M{left:.1f},{up(0):.1f}"
+    for i, part in enumerate(parts, 1):
+        path += f"V{up(sum(value for _, value in part) / len(part)):.1f}H{left + i * wide:.1f}"
+    drawn = [tag("path", d=f"{path}V{up(0):.1f}Z", class_=side)]
+    # Most won come first, most lost last.
+    for i in range(min(_TOLD, count)) if side == "won" else range(max(count - _TOLD, 0), count):
+        query, value = max(parts[i], key=lambda pair: abs(pair[1]))
+        top, end = sorted((up(0), up(value)))
+        told = f"{query}: {value:+.3f}" + (f", the largest of {len(parts[i]):,} here" if len(parts[i]) > 1 else "")
+        drawn.append(
+            tag(
+                "rect",
+                x=f"{left + i * wide:.1f}",
+                y=f"{top:.1f}",
+                width=f"{wide:.1f}",
+                height=f"{max(end - top, 0.6):.1f}",
+                class_="told",
+                data_tip=told,
+            )
+        )
+    return drawn
 
 
 def heat_map(

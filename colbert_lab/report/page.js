@@ -31,13 +31,19 @@
     });
   }
 
-  // Filters: every word must be in the row; column>0.7, column<3, column=x compare one column.
-  const test = (word, table) => {
-    const found = /^(.+?)(>=|<=|>|<|=)(.+)$/.exec(word);
+  // Filters: every word must be in the row; column>0.7, column<3, column=x, column="x y" compare one column. A column's
+  // name may have spaces, and another's be a part of it: the longest that is there is meant.
+  const testsOf = (text, table) => {
     const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase());
-    const column = found ? heads.indexOf(found[1].toLowerCase()) : -1;
-    if (column < 0) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
-    const [, , sign, wanted] = found;
+    const named = heads.filter(Boolean).sort((a, b) => b.length - a.length);
+    const escaped = named.map((head) => head.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
+    const parts = text.matchAll(new RegExp(`(${escaped})\\s*(>=|<=|>|<|=)\\s*(?:"([^"]*)"|(\\S+))|\\S+`, "gi"));
+    return [...parts].map(([word, head, sign, quoted, plain]) => {
+      if (head === undefined) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
+      return comparison(heads.indexOf(head.toLowerCase()), sign, quoted ?? plain);
+    });
+  };
+  const comparison = (column, sign, wanted) => {
     if (sign === "=") {
       const plain = wanted.toLowerCase();
       return (row) => row.cells[column].textContent.trim().toLowerCase() === plain || keyOf(row, column) === Number(wanted);
@@ -54,7 +60,7 @@
     const count = input.parentElement.querySelector(".count");
     const rows = [...table.tBodies[0].rows];
     input.addEventListener("input", () => {
-      const tests = input.value.split(/\s+/).filter(Boolean).map((word) => test(word, table));
+      const tests = testsOf(input.value, table);
       const kept = rows.filter((row) => {
         row.hidden = !tests.every((holds) => holds(row));
         return !row.hidden;

@@ -87,7 +87,8 @@ def _explanations(one: Mapping[str, Any], pair: Mapping[str, Any]) -> Html | Non
             if told and told["matrix"] and told["document_tokens"]:
                 label = f"{pair[side]}: {document}, score {told['score']:.3f}"
                 drawn = heat_map(told["query_tokens"], told["document_tokens"], told["matrix"], told["best"], label)
-                maps.append(tag("div", drawn, _shares(told.get("shares") or {})))
+                note = tag("p", told["note"], class_="soft") if told.get("note") else None
+                maps.append(tag("div", drawn, _shares(told.get("shares") or {}), note))
         rows.append(tag("div", maps, class_="pair"))
     return markup(rows) if documents else None
 

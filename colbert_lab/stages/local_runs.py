@@ -22,6 +22,8 @@ from colbert_lab.tracking.names import RESERVED
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PARTIAL = ".partial"
+# What a process cannot say that gets no time to: by SIGKILL, as the system does where memory runs out, or a power cut.
+_KILLED = "the process ended without a word (killed, or out of memory)\ntry: the same command, which goes on with it"
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,14 @@ def _kind(place: Path) -> str:
 
 
 def _ending(log: Path, one: RunRecord) -> dict[str, Any]:
+    # Before its word is read: a run that ends in between has said so by then.
+    goes_on = read.is_running(log)
     told = read.state(log)
+    state, error = told["state"], told.get("error")
+    if state == "running" and not goes_on:
+        state, error = "killed", _KILLED
     started = told["segments"][0]["started"]
-    state = told["state"]
-    return {"state": state, "error": told.get("error"), "started": started, "seconds": read.seconds(log)}
+    return {"state": state, "error": error, "started": started, "seconds": read.seconds(log)}
 
 
 def _given(log: Path, one: RunRecord) -> dict[str, Any]:

@@ -45,8 +45,10 @@ def run(cfg: DictConfig) -> str:
         lines.append(f"{replaced:,} offline records of earlier replays were replaced by these")
     if any(result.state == "told" and not result.online for result in results):
         lines.append(f"to upload them: wandb sync {out}/wandb/offline-run-*")
+    if left := sum(result.state == "done" and not result.online for result in results):
+        lines.append(f"{left:,} of them into files alone: wandb sync uploads those, and so does tracking=wandb")
     if counts["done"] or counts["online"]:
-        lines.append("again=true tells those anew that W&B has")
+        lines.append("again=true tells those anew that were told before")
     if problems:
         if lines:
             say("\n".join(lines))

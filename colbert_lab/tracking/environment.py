@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colbert_lab.artifact import versions
+from colbert_lab.processes import cores
 
 
 def environment() -> dict[str, Any]:
@@ -21,10 +22,9 @@ def environment() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu(),
-        "cores": cores,
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": _gpus(),
     }

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from colbert_lab.artifact import being_made
 from colbert_lab.errors import DataError
 from colbert_lab.tracking.log import ARTIFACTS, DERIVED, IDENTITY, METRICS, STATE, SUMMARY
 from colbert_lab.tracking.names import RESERVED
@@ -97,6 +98,15 @@ def state(directory: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise DataError(f"{directory} holds no log of a run (no {STATE})")
     return _object(file)
+
+
+def is_running(directory: str | Path) -> bool:
+    """Whether a process still makes the artifact that the log in `directory` lies in, finished or not.
+
+    By its lock, not by its process's id, which another process may have by now, or one on another machine.
+    """
+    artifact = Path(directory).absolute().parent
+    return being_made(artifact.with_name(artifact.name.removesuffix(".partial")))
 
 
 def is_settled(directory: str | Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from colbert_lab.artifact import being_made, write_atomic
+from colbert_lab.artifact import write_atomic
 from colbert_lab.errors import DataError
 from colbert_lab.tracking import read
 from colbert_lab.tracking.log import STATE, RunLog, told_segments
@@ -27,9 +27,10 @@ _AXES = {"time", "axis", "step", "event"}
 
 
 class Replayed(NamedTuple):
-    """What came of one run: told now (`online`, or into files), told before, or left because it is still running.
+    """What came of one run: told now, told before, or left because it is still running.
 
-    `replaced` counts the files of an earlier replay that this one has taken the place of.
+    `online`: W&B has it; else it lies in files, to be uploaded. `replaced` counts the files of an earlier replay that
+    this one has taken the place of.
     """
 
     directory: Path
@@ -59,23 +60,24 @@ def replay(log: Path, sink: Callable[[], Sink], out: Path, again: bool = False, 
 
     It is told to the project that it ran in, or to another `project`. What that was told before, online to its end or
     by a replay of all that there is, it is not told twice (`again`: it is, in its old place: W&B replaces a run by a
-    new one with its id). What the sink raises is raised: the run is not noted as replayed then.
+    new one with its id). A replay into files that nobody has uploaded is none to a sink that goes online: it is told
+    there, and the files are removed. What the sink raises is raised: the run is not noted as replayed then.
     """
     log = Path(log)
-    known = read.state(log)
+    goes_on, known = read.is_running(log), read.state(log)
     own = _identity(log)
     identity = replace(own, project=project or own.project)
-    # Not by its process's id, which another process may have by now, or one on another machine.
-    if known["state"] == "running" and being_made(log.parent.with_name(log.parent.name.removesuffix(".partial"))):
+    if known["state"] == "running" and goes_on:
         return Replayed(log, "running", identity.id)
     reached = {"segments": len(known["segments"]), "ended": known["ended"]}
     marks = _marks(log)
     mark = marks.get(identity.project, {})
-    if not again and reached.items() <= mark.items():
-        return Replayed(log, "done", identity.id)
-    if not again and identity.project == own.project and told_segments(log) == reached["segments"]:
-        return Replayed(log, "online", identity.id)
     began, told = time.time(), sink()
+    uploaded = bool(mark.get("online")) or _uploaded(mark.get("files", []))
+    if not again and reached.items() <= mark.items() and (uploaded or not told.wants_online):
+        return Replayed(log, "done", identity.id, uploaded)
+    if not again and identity.project == own.project and told_segments(log) == reached["segments"]:
+        return Replayed(log, "online", identity.id, True)
     retell(log, told, out, identity)
     files = [str(one) for one in _records(out, identity.id, began)]
     replaced = _remove([one for one in mark.get("files", []) if one not in files])
@@ -129,6 +131,11 @@ def _records(out: Path, id: str, since: float) -> list[Path]:
     """W&B's offline records of this run below `out` that were written to since then."""
     found = (out / "wandb").glob(f"offline-run-*-{id}")
     return sorted(one for one in found if any(file.stat().st_mtime >= since for file in one.iterdir()))
+
+
+def _uploaded(records: list[str]) -> bool:
+    """Whether `wandb sync` has uploaded what an earlier replay left: it puts a mark beside W&B's file."""
+    return any(any(Path(one).glob("*.wandb.synced")) for one in records)
 
 
 def _remove(records: list[str]) -> int:

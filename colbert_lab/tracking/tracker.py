@@ -49,6 +49,10 @@ class Sink(Protocol):
     required: bool
     online: bool
 
+    @property
+    def wants_online(self) -> bool:
+        """Whether what it will be told is to leave this machine, known before it is open."""
+
     def open(self, log_dir: Path, identity: RunIdentity, config: dict[str, Any]) -> None:
         """Begin the run, or take up the one with this id."""
 

@@ -17,6 +17,8 @@ _logger = logging.getLogger(__name__)
 _BEST = {"val": "max"}
 # A table of more rows than their sum is shown by its worst and by a sample of the others; the log has all of them.
 WORST, SAMPLED = 500, 500
+# What the rows of a table may be about, each value of which has its part of those that are shown.
+_SHARED = "system"
 
 
 class WandbSink:
@@ -44,6 +46,11 @@ class WandbSink:
         self._run: Any = None
         self._axes: dict[str, str] = {}
         self._defined: set[str] = set()
+
+    @property
+    def wants_online(self) -> bool:
+        """Whether what it will be told is to leave this machine: by `mode`, unless the environment holds it back."""
+        return self.mode == "online" and os.environ.get("WANDB_MODE", "") not in ("offline", "dryrun", "disabled")
 
     def open(self, log_dir: Path, identity: RunIdentity, config: dict[str, Any]) -> None:
         """Begin the run, or take up the one with this id (replace it where it is `anew`); files in `log_dir`/wandb."""
@@ -105,7 +112,7 @@ class WandbSink:
         self._run.config.update({"derived": held | dict(values)}, allow_val_change=True)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], by: str | None) -> None:
-        """The table, or of a long one the worst rows and a sample of the others."""
+        """The table, or of a long one the worst rows and a sample of the others, of every system as many."""
         import wandb
 
         columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -148,12 +155,11 @@ class WandbSink:
             run.finish(exit_code=exit_code)
 
     def _mode(self, wandb: Any) -> str:
-        asked = os.environ.get("WANDB_MODE", "")
-        if asked == "disabled":
+        if os.environ.get("WANDB_MODE") == "disabled":
             if self.required:
                 raise RuntimeError("WANDB_MODE=disabled tells nobody")
             return "disabled"
-        if self.mode == "offline" or asked in ("offline", "dryrun"):
+        if not self.wants_online:
             return "offline"
         if _has_key(wandb):
             return "online"
@@ -204,15 +210,38 @@ def worst_and_sample(
     """All rows, or of more than `worst` + `sampled` the lowest in `by` and a seeded sample of the others.
 
     `by` defaults to the first column that holds numbers alone; without one the rows are sampled only. NaN is worst.
+    Where rows have a `system`, each has an equal part of both, and what one has no rows for goes to those with more:
+    else the zeros of the first would be all that is seen. The worst come first, each system's worst in turn among
+    equals; the sample follows in the order of the rows.
     """
     if len(rows) <= worst + sampled:
         return list(rows)
     by = by or next((column for column in rows[0] if all(_is_number(row.get(column)) for row in rows)), None)
-    chosen = random.Random(seed)
+    draw = random.Random(seed)
     if by is None:
-        return [rows[i] for i in sorted(chosen.sample(range(len(rows)), worst + sampled))]
-    order = sorted(range(len(rows)), key=lambda i: _badness(rows[i].get(by)))
-    return [rows[i] for i in order[:worst] + sorted(chosen.sample(order[worst:], sampled))]
+        worst, sampled = 0, worst + sampled
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row.get(_SHARED), []).append(i)
+    lowest: list[tuple[float, int, int]] = []
+    others: list[int] = []
+    for members, part in zip(groups.values(), _shares([len(one) for one in groups.values()], worst + sampled)):
+        order = sorted(members, key=lambda i: _badness(rows[i].get(by)))
+        low = part * worst // (worst + sampled)
+        lowest += [(_badness(rows[i].get(by)), place, i) for place, i in enumerate(order[:low])]
+        others += draw.sample(order[low:], part - low)
+    chosen = [i for _, _, i in sorted(lowest)] + sorted(others)
+    return [rows[i] for i in chosen]
+
+
+def _shares(sizes: Sequence[int], total: int) -> list[int]:
+    """`total` shared among groups of these sizes: equally, none above its size, the rest to those that have more."""
+    parts = [0] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+    for left, i in zip(range(len(sizes), 0, -1), order):
+        parts[i] = min(sizes[i], total // left)
+        total -= parts[i]
+    return parts
 
 
 def _is_number(value: Any) -> bool:

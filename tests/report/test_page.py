@@ -157,6 +157,41 @@ def test_wins_ties_and_losses_are_counted():
     assert drawn.count('class="won"') == 2
 
 
+def test_of_many_queries_wins_and_losses_are_two_areas():
+    """6,000 won, a third of them by 1, 0.5 and 0.25 each, 3,000 lost by 0.5, one of them by 0.9; 1,000 tie."""
+    found = [(f"w{i}", (1.0, 0.5, 0.25)[i % 3]) for i in range(6000)] + [(f"l{i}", -0.5) for i in range(3000)]
+    found = [*found, ("bad", -0.9), *((f"t{i}", 0.0) for i in range(1000))]
+    drawn = difference_chart("x", found, "ndcg_10")
+    assert len(drawn) < 15_000
+    assert ("6,000 won" in drawn, "1,000 tied" in drawn, "3,001 lost" in drawn) == (True, True, True)
+    assert "A step is the mean of about 30 queries" in drawn
+    won, lost = (re.search(rf'd="([^"]+)" class="{side}"', drawn)[1] for side in ("won", "lost"))
+    base = float(re.match(r"M[\d.]+,([\d.]+)V", won)[1])
+
+    def area(path: str) -> float:
+        # From the left edge on, each "V y H x" is a step as high as base - y up to x.
+        x, total = float(re.match(r"M([\d.]+)", path)[1]), 0.0
+        for y, right in re.findall(r"V([\d.]+)H([\d.]+)", path):
+            x, total = float(right), total + (base - float(y)) * (float(right) - x)
+        return total
+
+    # Means 7/12 of 6,000 and -(0.5 * 3000 + 0.9) / 3001 of 3,001: what was drawn smaller is not drawn less.
+    assert area(won) / -area(lost) == pytest.approx((6000 * 7 / 12) / (0.5 * 3000 + 0.9), rel=0.01)
+    # A step is a pixel of the 296 or 297 that there are for 9,001 queries.
+    assert won.count("H") == 198
+    assert 'data-tip="bad: -0.900, the largest of 31 here"' in drawn
+    assert drawn.count("data-tip") == 40
+
+
+def test_as_many_queries_as_pixels_still_have_a_bar_each():
+    pairs = [(f"q{i}", 0.5 if i < 171 else -0.5) for i in range(332)]
+    assert difference_chart("x", pairs, "m").count("<rect") == 332
+    drawn = difference_chart("x", [*pairs, ("more", 0.5)], "m")
+    assert (drawn.count('class="won"'), drawn.count('class="lost"'), drawn.count("<rect")) == (1, 1, 40)
+    drawn = difference_chart("x", [(f"q{i}", 0.5) for i in range(1000)], "m")
+    assert ('class="won"' in drawn, 'class="lost"' in drawn) == (True, False)
+
+
 def test_a_heat_map_shows_the_columns_that_were_chosen():
     drawn = heat_map(["q1", "q2"], ["d1", "d2", "d3"], [[0.1, 0.9, 0.2], [0.3, 0.8, 0.1]], [1, 1], "x")
     assert ("d2" in drawn, ">d1<" in drawn, ">d3<" in drawn) == (True, False, False)

@@ -62,6 +62,11 @@ def test_without_an_account_nothing_is_marked_as_told(replay, log):
     assert not (log / "replayed.json").exists()
     assert "1 replayed\nto upload them: wandb sync" in replay(f"runs={log.parent}", "tracking=offline")
     assert json.loads((log / "replayed.json").read_text())["id"] == (log / "wandb_id").read_text()
+    # Into files is not to W&B: what is asked for is still to do, and again refused without an account.
+    with pytest.raises(ConfigError, match=r"no API key[\s\S]*tracking=offline"):
+        replay(f"runs={log.parent}")
+    said = replay(f"runs={log.parent}", "tracking=offline")
+    assert said.startswith("1 replayed before\n1 of them into files alone: wandb sync uploads")
 
 
 def test_a_run_that_still_goes_on_is_left_alone(replay, log):

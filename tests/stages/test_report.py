@@ -1,5 +1,6 @@
 """report, runs, show: what logs and artifacts hold is told whole, without a model, and a browser finds it well."""
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -91,6 +92,30 @@ def test_what_failed_is_told_with_its_error(tmp_path):
     found = report_of([tmp_path], tmp_path / "page.html", "t").read_text()
     assert "&lt;the loss&gt; became nan" in found
     assert "Something failed" in found
+
+
+def test_a_run_that_was_killed_is_no_longer_running(tmp_path):
+    """Its log says running for ever: no process is left that could say anything else."""
+    place = write_run(tmp_path, "model", "mine", 1, state="running")
+    page = tmp_path / "page.html"
+
+    def told() -> tuple[str, str, str]:
+        return show.told(place, 100), listed(tmp_path), report_of([tmp_path], page, "t").read_text()
+
+    with place.with_name(f".{place.name.removesuffix('.partial')}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        shown, table, html = told()
+        assert "\nrunning, " in shown
+        assert " running " in table
+        assert "What failed" not in headings(page)
+        assert "not finished" not in html
+    # The lock's file stays where its holder could not remove it.
+    shown, table, html = told()
+    assert "\nkilled, " in shown
+    assert "out of memory" in shown[shown.index("\nfailed\n") :]
+    assert " killed " in table
+    assert "What failed" in headings(page)
+    assert "1, 1 of them not finished" in html
 
 
 def test_a_log_that_is_broken_spoils_its_own_run_alone(tmp_path):
@@ -339,6 +364,28 @@ def test_tables_sort_and_filter_by_mouse_and_keyboard(tmp_path, browser):
     assert page.evaluate(COLUMN.format("jobs-0", 6)) == ["failed"]
     page.evaluate(typed.format(""))
     assert len(page.evaluate(COLUMN.format("jobs-0", 0))) == 12
+
+
+def test_a_filter_knows_columns_by_names_of_several_words(tmp_path, browser):
+    """Of the comparison's tests every `p alone` is 0.001; `p` is 0.3 for single vector, 0.002 for the other two."""
+    page = browser.open(report_of([write_comparison(tmp_path)], tmp_path / "p.html", "t").as_uri())
+    table = page.evaluate("document.querySelector('table[id^=table-tests]').id")
+
+    def kept(text: str) -> list[list[str]]:
+        typed = f"(i => {{ i.value = {json.dumps(text)}; i.dispatchEvent(new Event('input')) }})"
+        page.evaluate(f"{typed}(document.querySelector('[data-filter={table}]'))")
+        rows = f"[...document.querySelectorAll('#{table} tbody tr')].filter(r => !r.hidden)"
+        return page.evaluate(f"{rows}.map(r => [r.cells[0].textContent, r.cells[2].textContent])")
+
+    both = [["single vector", "ndcg_10"], ["single vector", "mrr_10"]]
+    assert len(kept("p alone<0.05")) == len(kept("P ALONE <= 0.001")) == 6
+    assert kept("p alone>0.05") == []
+    assert kept("p>0.1") == kept("vector p alone<0.05") == kept("p alone<0.05 p>0.1 single") == both
+    assert kept('system="single vector" metric=mrr_10 judged') == []
+    assert kept('system="single vector" metric=mrr_10') == both[1:]
+    # What names no column is a word like others, and so is a condition that is still being written.
+    assert kept("p beside<0.05") == kept("p alone<") == []
+    assert page.complaints() == []
 
 
 def test_axes_are_brushed_runs_followed_lines_smoothed_and_themes_changed(tmp_path, browser):

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 import time
 
 import pytest
@@ -36,7 +38,12 @@ def server(monkeypatch, tmp_path):
 
 def told(server, log):
     """What the server holds of the run in `log`."""
-    return server.runs[(log / "wandb_id").read_text()]
+    return server.runs[log_id(log)]
+
+
+def log_id(log):
+    """The name of the run in `log` to W&B."""
+    return (log / "wandb_id").read_text()
 
 
 def curve(run, name):
@@ -197,6 +204,37 @@ def test_a_replay_is_complete_and_told_once(tmp_path, server):
     assert replay(logs[0], online, tmp_path / "out", again=True).state == "told"
     assert len(server.runs) == 3, "under the same id, in place of the old one"
     assert [len(told(server, log)["history"]) for log in logs] == lines
+
+
+def test_what_was_replayed_into_files_alone_goes_online_once(tmp_path, server, monkeypatch):
+    log, out = experiment(tmp_path / "outputs")[1], tmp_path / "out"
+    offline = WandbSink("offline", required=True)
+    assert replay(log, lambda: offline, out)[1:] == ("told", log_id(log), False, 0)
+    assert server.runs == {}
+    assert replay(log, lambda: offline, out)[1:] == ("done", log_id(log), False, 0)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert replay(log, online, out).state == "done", "the environment holds it back"
+    monkeypatch.delenv("WANDB_MODE")
+    # Told online, and no record is left that a later `wandb sync` would put in its place.
+    assert replay(log, online, out)[1:] == ("told", log_id(log), True, 1)
+    assert list(out.glob("wandb/offline-run-*")) == []
+    assert told(server, log)["starts"] == 1
+    assert told(server, log)["summary"]["search/search_ms"] == 2.0
+    for sink in (online, lambda: offline):
+        assert replay(log, sink, out)[1:] == ("done", log_id(log), True, 0)
+    assert list(server.runs) == [log_id(log)]
+
+
+def test_what_was_uploaded_from_files_is_not_told_again(tmp_path, server):
+    log, out = experiment(tmp_path / "outputs")[1], tmp_path / "out"
+    replay(log, lambda: WandbSink("offline", required=True), out)
+    (record,) = out.glob("wandb/offline-run-*")
+    command = [sys.executable, "-m", "wandb", "sync", str(record)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert told(server, log)["summary"]["search/search_ms"] == 2.0
+    assert replay(log, online, out)[1:] == ("done", log_id(log), True, 0)
+    assert told(server, log)["starts"] == 1
 
 
 def test_a_replay_that_did_not_arrive_is_due_again(tmp_path, server):

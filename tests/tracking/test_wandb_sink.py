@@ -190,3 +190,23 @@ def test_long_tables_show_the_worst_and_a_sample():
     assert worst_and_sample(rows, None) == chosen
     assert worst_and_sample(rows[:1000], None) == rows[:1000]
     assert len(worst_and_sample([{"id": str(i)} for i in range(3000)], None)) == 1000
+
+
+def test_every_system_has_its_part_of_a_long_table():
+    """Of each 700 queries, of one 60; more zeros in the first alone than are shown of all."""
+    zeros = {"bm25": 700, "vector": 300, "exact": 100, "teacher": 0}
+    rows = [
+        {"system": name, "query": f"q{i}", "mrr_10": 0.0 if i < zero else 0.1 + i / 1000}
+        for name, zero in zeros.items()
+        for i in range(60 if name == "teacher" else 700)
+    ]
+    chosen = worst_and_sample(rows, "mrr_10")
+    shown = {name: [row for row in chosen if row["system"] == name] for name in zeros}
+    # 1,000 for four: all 60 of the teacher's, of the 940 others 313, 313 and 314; half of each are its worst.
+    assert [len(some) for some in shown.values()] == [313, 313, 314, 60]
+    assert len({(row["system"], row["query"]) for row in chosen}) == 1000
+    worst = {f"q{i}" for i in range(157)}
+    assert {row["query"] for row in shown["exact"][:157]} == worst, "100 zeros, and the 57 that are next"
+    low = [row["mrr_10"] for row in chosen[: 156 + 156 + 157 + 30]]
+    assert low == sorted(low)
+    assert [row["system"] for row in chosen[:4]] == ["bm25", "vector", "exact", "bm25"]
