@@ -88,12 +88,12 @@ def measured(model_dir: Path, teacher_dir: Path, folder: Path, ks: Sequence[int]
         formulas, counts = [], []
         for i, text in enumerate(asked):
             lengths = teacher.tokenize([text] * k, some).lengths
-            shape = shape_of(teacher.model.config)
+            shape = shape_of(teacher.model)
             pairs = sum(cross_encoder_flops(1, length, *shape) for length in lengths)
             query = encode(model, [text], "query").embeddings
             ours = int(vectors.lengths[:k].sum())
             length = model.tokenizer.encode([text], "query").lengths[0]
-            shape, projected = shape_of(model.backbone.config), model.projection is not None
+            shape, projected = shape_of(model.backbone), model.projection is not None
             count = len(query.values)
             by_late = late_interaction_flops(length, ours, model.dim, *shape, query_vectors=count, projected=projected)
             formulas.append((pairs, by_late))

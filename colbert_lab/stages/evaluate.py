@@ -20,6 +20,7 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.costs import costs_of
 from colbert_lab.stages.making import Outcome, input_of, make, plain, say
 from colbert_lab.stages.per_query import NAME, Explain, Judged, query_rows, worst_by
+from colbert_lab.stages.ranked_by import cut_by, model_of, note_of
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.tracking.names import leaf
 from colbert_lab.tracking.tracker import Tracker
@@ -39,39 +40,49 @@ class Unsearched:
 
 
 def run(cfg: DictConfig) -> Outcome:
-    """Judge the run, or runs, at cfg.run, by cfg.qrels or a split; several are held against the first with a test."""
+    """Judge the run, or runs, at cfg.run, by cfg.qrels or a split; several are held against the first with a test.
+
+    The headline is the last run's: those before it are there to be compared with.
+    """
     if cfg.run is None:
         raise ConfigError("no run is given to evaluate\ntry: run=<directory of a run, or a TREC file>")
     places = list(cfg.run) if isinstance(cfg.run, ListConfig) else [cfg.run]
     given = {_name(place, places): read_run(place) for place in places}
     collection, split, qrels = _judgements(cfg, [artifact for _, artifact in given.values()])
     explained = {name: explain for name, (_, one) in given.items() if (explain := _explain(cfg, collection, one))}
-    metrics, evaluations = judge(cfg, collection, split, given, cfg.run_dir, qrels, explained=explained)
-    headline = next(iter(evaluations.values())).means
-    first = next(iter(headline))
-    return Outcome(metrics, (metrics.path / "table.txt").read_text(), headline[first], first, headline)
+    evaluations = evaluated(cfg, collection, qrels, given)
+    headline = list(given)[-1]
+    notes = [f"{name}: {note}" for name in explained if (note := note_of(given[name][1]))]
+    metrics = judge(
+        cfg,
+        collection,
+        split,
+        qrels,
+        given,
+        evaluations,
+        headline,
+        path=cfg.run_dir,
+        explained=explained,
+        notes=notes,
+    )
+    means = evaluations[headline].means
+    first = next(iter(means))
+    return Outcome(metrics, (metrics.path / "table.txt").read_text(), means[first], first, means)
 
 
-def judge(
+def evaluated(
     cfg: DictConfig,
     collection: Collection | Unsearched,
-    split: str,
-    runs: dict[str, tuple[Run, Artifact | str]],
-    path: str | None = None,
-    qrels: Qrels | None = None,
-    baseline: str | None = None,
+    qrels: Qrels,
+    runs: Mapping[str, tuple[Run, Artifact | str]],
     shallow: Sequence[str] = (),
-    explained: Mapping[str, Explain] | None = None,
-) -> tuple[Artifact, dict[str, Evaluation]]:
-    """The metrics artifact of these runs, by name, and their evaluations.
+) -> dict[str, Evaluation]:
+    """The evaluations of these runs, by name, as cfg.evaluate says.
 
-    Judged by `qrels`, by default the split's. `baseline`, by default the first, is what the tests hold the others
-    against. Of the runs in `shallow` metrics that look deeper than the run are left out; of others they are refused.
-    `explained` has what explains the pairs of runs whose model is known, for the table of queries.
+    Of the runs in `shallow` metrics that look deeper than the run are left out; of others they are refused.
     """
     options = plain(cfg.evaluate)
-    qrels = collection.qrels(split) if qrels is None else qrels
-    evaluations = {
+    return {
         name: evaluate(
             found,
             qrels,
@@ -81,6 +92,28 @@ def judge(
         )
         for name, (found, _) in runs.items()
     }
+
+
+def judge(
+    cfg: DictConfig,
+    collection: Collection | Unsearched,
+    split: str,
+    qrels: Qrels,
+    runs: Mapping[str, tuple[Run, Artifact | str]],
+    evaluations: Mapping[str, Evaluation],
+    headline: str,
+    baseline: str | None = None,
+    path: str | None = None,
+    explained: Mapping[str, Explain] | None = None,
+    notes: Sequence[str] = (),
+) -> Artifact:
+    """The metrics artifact of these runs and their evaluations, by name, by the judgements `qrels` of `split`.
+
+    `headline` names the run whose means and costs the artifact's log has, and so tables of runs and dashboards.
+    `baseline`, by default the first, is what the tests hold the others against. `explained` has what explains the pairs
+    of runs whose model is known, for the table of queries; `notes` are said below the table of metrics.
+    """
+    options = plain(cfg.evaluate)
     baseline = next(iter(runs)) if baseline is None else baseline
     compared = compare(evaluations, baseline, options["test"], cfg.seed) if len(runs) > 1 else []
     table = results_table(
@@ -89,13 +122,13 @@ def judge(
         split,
         len(next(iter(evaluations.values())).queries),
         compared,
-        notes=_notes(evaluations, options, collection, qrels),
+        notes=[*_notes(evaluations, options, collection, qrels), *notes],
     )
     inputs = {f"run_{i}": given for i, (_, given) in enumerate(runs.values())}
     if collection.artifact is not None:
         inputs = {"collection": collection.artifact, **inputs}
-    content = {"split": split, "evaluate": options, "names": list(runs), "seed": cfg.seed, "baseline": baseline}
-    content["judgements"] = hash_json(sorted(qrels.items()))
+    content = {"split": split, "evaluate": options, "names": list(runs), "seed": cfg.seed}
+    content |= {"baseline": baseline, "headline": headline, "judgements": hash_json(sorted(qrels.items()))}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         record = {name: {"means": e.means, "counts": e.counts} for name, e in evaluations.items()}
@@ -114,7 +147,7 @@ def judge(
             }
             for c in compared
         ]
-        told = {"split": split, "collection": collection.name, "systems": record, "tests": tests}
+        told = {"split": split, "collection": collection.name, "headline": headline, "systems": record, "tests": tests}
         (builder.path / "metrics.json").write_text(json.dumps(told, indent=1))
         (builder.path / "table.txt").write_text(table)
         with (builder.path / "per_query.jsonl").open("w") as lines:
@@ -127,13 +160,12 @@ def judge(
         }
         rows = query_rows(judged, collection.queries, collection.corpus or None)
         tracker.table(NAME, rows, by=worst_by(judged))
-        # The last system is the one that the runs before it are there to be compared with.
-        means = list(evaluations.values())[-1].means
-        tracker.summary({f"eval/{leaf(collection.name)}_{metric}": value for metric, value in means.items()})
-        tracker.summary({"objective": next(iter(means.values())), **costs_of(list(runs.values())[-1][1])})
+        means, judged_on = evaluations[headline].means, _judged_on(cfg, collection, split)
+        tracker.summary({f"eval/{judged_on}_{metric}": value for metric, value in means.items()})
+        tracker.summary({"objective": next(iter(means.values())), **costs_of(runs[headline][1])})
 
     name = f"{collection.name.replace('/', '-')}-{split}-{cfg.name}"
-    return make(cfg, "evaluate", "metrics", name, inputs, content, work, path), evaluations
+    return make(cfg, "evaluate", "metrics", name, inputs, content, work, path)
 
 
 def check_metrics(options: DictConfig, depth: int, documents: int) -> None:
@@ -142,8 +174,18 @@ def check_metrics(options: DictConfig, depth: int, documents: int) -> None:
     evaluate(Run({"q": rank(["d"], [1.0])}, depth), queries, list(options.metrics), options.relevance_level, documents)
 
 
+def _judged_on(cfg: DictConfig, collection: Collection | Unsearched, split: str) -> str:
+    """What metrics are called after: the collection alone where the split is the one that tests, else the split too.
+
+    A figure of dev beside one of test under the same name would be taken for another system's.
+    """
+    tests = cfg.splits.test if "splits" in cfg else "test"
+    alone = split == tests or collection.artifact is None
+    return leaf(collection.name if alone else f"{collection.name}_{split}")
+
+
 def _notes(
-    evaluations: dict[str, Evaluation], options: dict[str, Any], collection: Collection | Unsearched, qrels: Qrels
+    evaluations: Mapping[str, Evaluation], options: dict[str, Any], collection: Collection | Unsearched, qrels: Qrels
 ) -> list[str]:
     counts = next(iter(evaluations.values())).counts
     level = options["relevance_level"]
@@ -160,7 +202,7 @@ def _notes(
     return notes
 
 
-def _judgements(cfg: DictConfig, artifacts: list[Artifact | str]) -> tuple[Collection | Unsearched, str, Qrels | None]:
+def _judgements(cfg: DictConfig, artifacts: list[Artifact | str]) -> tuple[Collection | Unsearched, str, Qrels]:
     """What to judge by: the collection of cfg's data, else the one that the first run was made of; a split of it, or
     the judgements in the file at cfg.qrels under the file's name, for which TREC files need no collection.
     """
@@ -184,12 +226,12 @@ def _judgements(cfg: DictConfig, artifacts: list[Artifact | str]) -> tuple[Colle
     split = cfg.split or (first.manifest["config"].get("split") if isinstance(first, Artifact) else None)
     if split is None:
         raise ConfigError(f"which judgements?\ntry: split=<one of {', '.join(collection.splits)}>")
-    return collection, split, None
+    return collection, split, collection.qrels(split)
 
 
 def _explain(cfg: DictConfig, collection: Collection | Unsearched, artifact: Artifact | str) -> Explain | None:
-    """What explains a run's pairs; None where no late-interaction model is known to have made it, or that is gone."""
-    from colbert_lab.stages.explain import cut_by, explanations_of, is_late_interaction, model_of
+    """What explains a run's pairs; None where no late interaction is known to have ranked it, or its model is gone."""
+    from colbert_lab.stages.explain import explanations_of
 
     if not isinstance(artifact, Artifact) or not isinstance(collection, Collection):
         return None
@@ -198,7 +240,7 @@ def _explain(cfg: DictConfig, collection: Collection | Unsearched, artifact: Art
     except ArtifactError as error:
         say(f"no best-matching tokens are told: {error}")
         return None
-    if model is None or not is_late_interaction(model):
+    if model is None:
         return None
     return lambda pairs: explanations_of(model, collection, cfg, pairs, passages)
 

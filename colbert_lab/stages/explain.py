@@ -15,7 +15,9 @@ from colbert_lab.evaluation.explain import Explanation, explain
 from colbert_lab.run import Run
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.explain_report import Pair, explain_pairs, explain_runs
+from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, input_of, say
+from colbert_lab.stages.ranked_by import cut_by, is_late_interaction, model_of, note_of
 from colbert_lab.stages.rerank import read_run
 
 # Beyond so many ids none that is near to a mistaken one is looked for.
@@ -76,14 +78,6 @@ def explain_texts(
     return found
 
 
-def is_late_interaction(model: Artifact) -> bool:
-    """Whether the model in an artifact has a vector a token; by its record alone, nothing is loaded."""
-    from colbert_lab.models.checkpoint import CONTRACT_FILE, FORMAT
-    from colbert_lab.models.record import read_record
-
-    return read_record(model.path / CONTRACT_FILE, FORMAT, "checkpoint").get("model", "colbert") == "colbert"
-
-
 def _check(model: Artifact) -> None:
     """ConfigError for a single-vector model."""
     if not is_late_interaction(model):
@@ -106,13 +100,15 @@ def run(cfg: DictConfig) -> Outcome:
     _check(model)
     pairs, queries, documents = _pairs(cfg, collection, runs[0][0] if runs else None, _split(cfg, runs))
     artifact = runs[0][1] if runs else None
-    return explain_pairs(cfg, model, collection, artifact, pairs, queries, documents, cut_by(artifact))
+    return explain_pairs(
+        cfg, model, collection, artifact, pairs, queries, documents, cut_by(artifact), note_of(artifact)
+    )
 
 
 def _two(
     cfg: DictConfig, collection: Collection | None, runs: list[tuple[Run, Artifact | str]], places: list[str]
 ) -> Outcome:
-    """Both runs' systems; one without a late-interaction model (BM25, ...) has ranks and no explanations."""
+    """Both runs' systems; one that no late interaction ranked (BM25, ...) has ranks and no explanations."""
     split = _split(cfg, runs)
     if collection is None or split is None:
         raise ConfigError("two runs are compared by judgements\ntry: data=beir data.root=DIR split=test")
@@ -125,15 +121,15 @@ def _two(
     models = []
     for (_, artifact), place in zip(runs, places):
         model = model_of(artifact, cfg) if isinstance(artifact, Artifact) else None
-        late = model is not None and is_late_interaction(model)
-        if not late:
-            say(f"{place} was not made by a late-interaction model: its ranks are shown, without explanations")
-        models.append(model if late else None)
+        if model is None:
+            say(f"{place} was not ranked by late interaction: its ranks are shown, without explanations")
+        models.append(model)
     if models == [None, None]:
-        raise ConfigError("neither run was made by a late-interaction model, so there is nothing to explain")
+        raise ConfigError("neither run was ranked by late interaction, so there is nothing to explain")
     cuts = [cut_by(artifact) for _, artifact in runs]
+    notes = [None if model is None else note_of(artifact) for (_, artifact), model in zip(runs, models)]
     names = [Path(place).name.removesuffix(".gz").removesuffix(".trec") for place in places]
-    return explain_runs(cfg, collection, split, runs, names, models, cuts, query)
+    return explain_runs(cfg, collection, split, runs, names, models, cuts, notes, query)
 
 
 def _pairs(
@@ -236,36 +232,16 @@ def _split(cfg: DictConfig, runs: list[tuple[Run, Artifact | str]]) -> str | Non
 
 
 def _model(cfg: DictConfig, runs: list[tuple[Run, Artifact | str]]) -> Artifact:
-    """The model at cfg.model, else the one that made the run."""
+    """The model at cfg.model, else the one whose token vectors ranked the run."""
     if cfg.model is not None:
-        return Artifact.open(cfg.model, "model")
+        return model_at(cfg, cfg.model)
     model = model_of(runs[0][1], cfg) if runs and isinstance(runs[0][1], Artifact) else None
     if model is None:
-        which = "no model is given" if not runs else "the run was not made by a model that is an artifact here"
+        which = "no model is given"
+        if runs:
+            which = (
+                "the run was not ranked by the token vectors of a model that is an artifact here, but by words, a "
+                "cross-encoder or one vector a text (index=single_vector)"
+            )
         raise ConfigError(f"{which}\ntry: model=<directory of a late-interaction model>")
     return model
-
-
-def model_of(run: Artifact, cfg: DictConfig) -> Artifact | None:
-    """The model that a run was searched or re-ranked with; None for one of words alone or of a cross-encoder."""
-    inputs = run.manifest["inputs"]
-    if inputs.get("model", {}).get("kind") == "model":
-        return input_of(run, "model", cfg.model_at)
-    # Re-ranked by one teacher: a model, or an index with the vectors of one.
-    made_by = None if "teacher_1" in inputs else inputs.get("teacher_0", {}).get("kind")
-    if made_by == "model":
-        return input_of(run, "teacher_0", cfg.model_at)
-    return input_of(input_of(run, "teacher_0"), "model", cfg.model_at) if made_by == "index" else None
-
-
-def cut_by(run: Artifact | str | None) -> dict[str, Any] | None:
-    """The section `passages` by which a run's documents were cut; None where they were not."""
-    if not isinstance(run, Artifact):
-        return None
-    found = run.manifest["config"].get("passages")
-    index = run.manifest["inputs"].get("index")
-    if found is None and index is not None:
-        found = input_of(run, "index").manifest["config"].get("passages")
-    if found is not None:
-        say("documents were cut into passages for this run; each is explained by its best one")
-    return found

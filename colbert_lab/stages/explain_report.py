@@ -53,8 +53,12 @@ def explain_pairs(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     passages: dict[str, Any] | None,
+    note: str | None = None,
 ) -> Outcome:
-    """The artifact that explains these pairs by one model; `queries` and `documents` are their texts by id."""
+    """The artifact that explains these pairs by one model; `queries` and `documents` are their texts by id.
+
+    `note` stands beside the explanations.
+    """
     inputs = {"model": model, **({} if run is None else {"run": run})}
     if collection is not None:
         inputs["collection"] = collection.artifact
@@ -64,6 +68,7 @@ def explain_pairs(
         "explain": {"columns": cfg.explain.columns},
         "encode": query_encoding(cfg),
         "passages": passages,
+        "note": note,
     }
 
     def work(builder: Builder, tracker: Tracker) -> None:
@@ -84,11 +89,11 @@ def explain_pairs(
             parts.append(pair(Shown(heading, x, one.facts(), builder.path / f"{stem}.svg"), f"p{number}"))
             told = ", ".join(f"{name} {value}" for name, value in one.facts().items())
             texts.append(terminal(x, f"{heading} ({told})" if told else heading))
-            records.append(_record(one, x, f"{stem}.svg"))
+            records.append(_record(one, x, f"{stem}.svg", note))
         title = f"Why documents scored as they did: query {pairs[0].query}"
-        body = f"<p>{escape(queries[pairs[0].query])}</p>\n" + "\n".join(parts)
+        body = f"<p>{escape(queries[pairs[0].query])}</p>\n{_soft(note)}" + "\n".join(parts)
         (builder.path / "highlight.html").write_text(page(title, body), encoding="utf-8")
-        _write(builder, "\n".join(texts), {"pairs": records})
+        _write(builder, "\n".join([*texts, *([] if note is None else [f"{note}\n"])]), {"pairs": records})
         builder.counts["pairs"] = len(pairs)
         tracker.summary({"explain/pairs": len(pairs)})
 
@@ -105,9 +110,13 @@ def explain_runs(
     names: Sequence[str],
     models: Sequence[Artifact | None],
     passages: Sequence[dict[str, Any] | None],
+    notes: Sequence[str | None],
     query: str | None,
 ) -> Outcome:
-    """The artifact that sets two runs side by side: the queries that gained and lost most, or one query."""
+    """The artifact that sets two runs side by side: the queries that gained and lost most, or one query.
+
+    `notes` stand beside each run's explanations.
+    """
     options = plain(cfg.explain)
     inputs: dict[str, Artifact | str] = {"collection": collection.artifact}
     for side, (_, given), model in zip("ab", runs, models):
@@ -115,7 +124,7 @@ def explain_runs(
         if model is not None:
             inputs[f"model_{side}"] = model
     content = {"split": split, "query": query, "names": list(names), "explain": options}
-    content |= {"encode": query_encoding(cfg), "passages": list(passages)}
+    content |= {"encode": query_encoding(cfg), "passages": list(passages), "notes": list(notes)}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.stages.explain import explanations_of
@@ -127,8 +136,9 @@ def explain_runs(
             {} if model is None else explanations_of(model, collection, cfg, pairs, cut)
             for model, cut in zip(models, passages)
         ]
-        records = _side_by_side(builder, found, wanted, explained, collection, options["columns"])
+        records = _side_by_side(builder, found, wanted, explained, notes, collection, options["columns"])
         text = differences_text(found) if query is None else "\n".join(_one(found)) + "\n"
+        text += "".join(f"{side}: {note}\n" for side, note in zip("ab", notes) if note)
         _write(builder, text, {"a": found.a, "b": found.b, "pairs": records})
         (builder.path / "differences.json").write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
         builder.counts.update(pairs=len(records), **found.counts)
@@ -178,6 +188,7 @@ def _side_by_side(
     found: Differences,
     wanted: Mapping[str, Sequence[str]],
     explained: Sequence[Mapping[tuple[str, str], Explanation]],
+    notes: Sequence[str | None],
     collection: Collection,
     columns: int,
 ) -> list[dict[str, Any]]:
@@ -187,6 +198,7 @@ def _side_by_side(
     from colbert_lab.report.highlight_page import page
 
     parts, records = [f"<p>{escape(differences_head(found))}</p>"], []
+    parts += [_soft(f"{side}: {note}") for side, note in zip("ab", notes) if note]
     for title, some in (("gained", found.gained), ("lost", found.lost)):
         for one in some:
             head = f"Query {one.query}: {found.metric} {one.a:.4f} → {one.b:.4f} ({one.difference:+.4f}, {title})"
@@ -194,7 +206,7 @@ def _side_by_side(
             placed = {document.id: document for document in one.documents}
             for document in wanted[one.query]:
                 sides: list[list[str]] = []
-                for side, explanations in zip("ab", explained):
+                for side, explanations, note in zip("ab", explained, notes):
                     rank = placed[document].rank_a if side == "a" else placed[document].rank_b
                     known = Pair(one.query, document, rank, placed[document].grade)
                     x = explanations.get((one.query, document))
@@ -205,8 +217,8 @@ def _side_by_side(
                     number = len(records) + 1
                     file = builder.path / f"heatmap-{number}.svg"
                     heatmap(file, x, f"{side}: query {one.query} · document {document}", columns)
-                    one.explanations.setdefault(side, {})[document] = x.to_json()
-                    records.append({"system": side, **_record(known, x, file.name)})
+                    one.explanations.setdefault(side, {})[document] = noted(x, note)
+                    records.append({"system": side, **_record(known, x, file.name, note)})
                     shown = Shown(f"document {document}", x, known.facts(), file)
                     sides.append([pair(shown, f"p{number}")])
                 parts.append(side_by_side(*sides, (f"a: {found.a}", f"b: {found.b}")))
@@ -248,9 +260,18 @@ def _one(found: Differences) -> list[str]:
     return [f"{found.metric} from a to b", f"  a  {found.a}", f"  b  {found.b}", *difference_lines(found.gained[0])]
 
 
-def _record(one: Pair, x: Explanation, picture: str) -> dict[str, Any]:
+def noted(x: Explanation, note: str | None) -> dict[str, Any]:
+    """An explanation's JSON values, with what is to be said beside it."""
+    return x.to_json() if note is None else {"note": note, **x.to_json()}
+
+
+def _record(one: Pair, x: Explanation, picture: str, note: str | None) -> dict[str, Any]:
     known = {"query": one.query, "document": one.document, "rank": one.rank, "grade": one.grade, "heatmap": picture}
-    return known | x.to_json()
+    return known | noted(x, note)
+
+
+def _soft(note: str | None) -> str:
+    return "" if note is None else f"<p class=soft>{escape(note)}</p>\n"
 
 
 def _facts(rank: int | None, grade: int | None) -> dict[str, str]:

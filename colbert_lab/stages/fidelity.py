@@ -30,6 +30,7 @@ from colbert_lab.run import Hits, Run, read_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fidelity_grid import Setting, probe_of, settings, settings_of, with_index
 from colbert_lab.stages.fidelity_report import conclude, headlines
+from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.index import index_with, load_encoder, open_index
 from colbert_lab.stages.launch import conf_dir
 from colbert_lab.stages.making import Outcome, input_of, make, plain
@@ -53,7 +54,7 @@ def run(cfg: DictConfig) -> Outcome:
         collection = Collection(input_of(given, "collection", cfg.collection))
     else:
         wanted = settings(grid, conf_dir())
-        model, collection = Artifact.open(cfg.model, "model"), open_collection(cfg)
+        model, collection = model_at(cfg, cfg.model), open_collection(cfg)
     twin = _twin(cfg, given)
     exact = index_with(with_index(cfg, twin, "exact"), model, collection)
     queries = judged_queries(collection, cfg.split)

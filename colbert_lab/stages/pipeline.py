@@ -8,7 +8,7 @@ from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.evaluate import check_metrics, judge
+from colbert_lab.stages.evaluate import check_metrics, evaluated, judge
 from colbert_lab.stages.index import index_with
 from colbert_lab.stages.init import start_model
 from colbert_lab.stages.lexical import lexical_run
@@ -41,8 +41,11 @@ def run(cfg: DictConfig) -> Outcome:
     if cfg.lexical:
         found[LEXICAL] = _read(lexical_run(cfg, collection, split, queries, cfg.search.k))
     order = [name for name in (UNTRAINED, LEXICAL, TRAINED) if name in found]
-    metrics, evaluations = judge(cfg, collection, split, {name: found[name] for name in order}, cfg.run_dir)
+    runs = {name: found[name] for name in order}
+    qrels = collection.qrels(split)
+    evaluations = evaluated(cfg, collection, qrels, runs)
     last, model = list(models.items())[-1]
+    metrics = judge(cfg, collection, split, qrels, runs, evaluations, last, path=cfg.run_dir)
     say(f"model: {model.path}\nresults: {metrics.path}")
     page = report_of([metrics.path], report_path(Path(cfg.root), metrics.path.name), f"{collection.name}: {cfg.name}")
     best = model.manifest["counts"].get("dev", {}).get("ndcg_10")

@@ -209,6 +209,9 @@ class _Work:
             cfg = named(self.cfg, name)
             with open_dict(cfg):
                 cfg.split = split
+            if len(teachers) == 1:
+                # The weights are the ensemble's.
+                cfg.score.weights = None
             return rerank_with(cfg, self.collection, teachers, read_run(str(run[0].path))[0], run[0])
 
         return {

@@ -13,13 +13,13 @@ from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.evaluation.comparison import Compared, chain
 from colbert_lab.evaluation.metrics import Evaluation
 from colbert_lab.stages.comparison.table import head
-from colbert_lab.stages.evaluate import judge
+from colbert_lab.stages.evaluate import evaluated, judge
 from colbert_lab.stages.making import Outcome, make
 from colbert_lab.stages.report import report_of, report_path
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.stages.rounds_checks import headline
 from colbert_lab.tracking.names import leaf
-from colbert_lab.tracking.read import seconds, summary
+from colbert_lab.tracking.read import seconds, state, summary
 from colbert_lab.tracking.tracker import Tracker
 
 # What is told of a round's making, in the order of the making: artifact's kind -> its counts.
@@ -49,25 +49,23 @@ def conclude(
 ) -> Outcome:
     """Judge all systems on every split of `judgements`; the best round is chosen by dev, or is the last without one.
 
-    `left_out` says which systems are not among them, and why.
+    The best is every split's headline, so that of the splits test comes last. `left_out` says which systems are not
+    among them, and why.
     """
     metric = headline(cfg)
     evaluations: dict[str, dict[str, Evaluation]] = {}
     metrics: dict[str, Artifact] = {}
     rounds = [system.name for system in systems if system.is_round]
+    shallow = [system.name for system in systems if system.reranks]
+    best, dev = rounds[-1], None
     for split, qrels in judgements.items():
         runs = {system.name: read_run(str(system.runs[split].path)) for system in systems}
-        metrics[split], evaluations[split] = judge(
-            cfg,
-            collection,
-            split,
-            runs,
-            qrels=qrels,
-            baseline=rounds[0],
-            shallow=[system.name for system in systems if system.reranks],
-        )
-    dev = evaluations.get(cfg.splits.dev)
-    best = max(rounds, key=lambda name: dev[name].means[metric]) if dev else rounds[-1]
+        found = evaluations[split] = evaluated(cfg, collection, qrels, runs, shallow)
+        # Without dev judgements both names may be one: what judges chooses nothing.
+        if split != cfg.splits.test:
+            dev, reached = found, {name: found[name].means[metric] for name in rounds}
+            best = max(reached, key=reached.get)
+        metrics[split] = judge(cfg, collection, split, qrels, runs, found, best, baseline=rounds[0])
     steps = {
         split: chain({name: found[name] for name in rounds}, cfg.evaluate.test, cfg.seed)
         for split, found in evaluations.items()
@@ -148,6 +146,11 @@ def _text(
             if counts.get("contaminated_test_queries"):
                 shown.append(f"{counts['contaminated_test_queries']:,} of the queries are test queries too")
             parts.append(f"  {label}: {', '.join(shown)}")
+    kept = [label for label, one in made.items() if one.manifest["counts"].get("dev", {}).get("step") == 0]
+    if kept:
+        parts.append(
+            "\nno weights were better on the sample of dev than those it began with, which it keeps: " + ", ".join(kept)
+        )
     parts.append(
         f"\nbest by dev {head(headline(cfg))}: {best}" if chosen else f"\nno dev split: the last, {best}, is the result"
     )
@@ -155,16 +158,24 @@ def _text(
 
 
 def _costs(made: Mapping[str, Artifact]) -> str:
-    """Seconds of the steps, over all their starts, and pairs scored anew; no part of the result: no two runs agree."""
-    taken = {label: seconds(one.path / "log") for label, one in made.items()}
-    lines = [f"what it cost: {sum(taken.values()):,.0f} s; of it"]
+    """Seconds of the steps, over all their starts, and pairs scored anew, by the last start, to which what those before
+    it scored is known; no part of the result: no two runs agree.
+    """
+    # What serves several steps was made once.
+    labels: dict[Path, list[str]] = {}
     for label, one in made.items():
-        known = summary(one.path / "log")
-        pairs = ""
+        labels.setdefault(one.path, []).append(label)
+    taken = {path: seconds(path / "log") for path in labels}
+    lines = [f"what it cost: {sum(taken.values()):,.0f} s; of it"]
+    for path, (label, *others) in labels.items():
+        known, pairs = summary(path / "log"), ""
         if "score/scored" in known:
-            pairs = f", {known['score/scored']:,} pairs scored, {known['score/cached']:,} known before"
-        if taken[label] >= 1 or pairs:
-            lines.append(f"  {label}: {taken[label]:,.0f} s{pairs}")
+            starts = len(state(path / "log")["segments"])
+            last, it = (f" by the last of {starts} starts", " it") if starts > 1 else ("", "")
+            pairs = f", {known['score/scored']:,} pairs scored{last}, {known['score/cached']:,} known before{it}"
+        if taken[path] >= 1 or pairs:
+            also = f" (and {', '.join(others)})" if others else ""
+            lines.append(f"  {label}{also}: {taken[path]:,.0f} s{pairs}")
     return "\n".join(lines)
 
 

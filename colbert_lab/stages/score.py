@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
+from colbert_lab.index import disk
 from colbert_lab.run import Run, rank, read_trec, write_trec
 from colbert_lab.stages.index import open_index
 from colbert_lab.stages.lexical import bm25_of
@@ -60,7 +62,10 @@ def score_candidates_of(
         start = time.perf_counter()
         total, facts = _ensemble(cfg, options, collection, teachers, queries, documents, mined.offsets)
         taken = time.perf_counter() - start
-        np.save(builder.path / "scores.npy", total)
+        # Whole, by one write: where numpy writes to a full disk itself, the error does not say so.
+        np.save(content := BytesIO(), total)
+        with disk.telling(builder.path / "scores.npy"):
+            (builder.path / "scores.npy").write_bytes(content.getbuffer())
         told = {**facts, "pairs_per_s": facts["scored"] / max(taken, 1e-9)}
         tracker.summary({f"score/{name}": value for name, value in told.items()})
         builder.counts.update(pairs=len(total), queries=len(mined), teachers=len(teachers))

@@ -5,6 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+)
 
 from colbert_lab.evaluation.flops import (
     counted_flops,
@@ -12,6 +22,7 @@ from colbert_lab.evaluation.flops import (
     interaction_flops,
     late_interaction_flops,
     query_flops,
+    shape_of,
     single_vector_flops,
     transformer_flops,
 )
@@ -39,6 +50,10 @@ def test_a_tiny_transformer_by_hand():
     assert query_flops(2, 4, 1, 3, 5) == 2 * (72 + 60 + 24 + 24)
     assert query_flops(2, None, 1, 3, 5) == transformer_flops(2, 1, 3, 5)
     assert cross_encoder_flops(7, 2, 1, 3, 5) == 7 * transformer_flops(2, 1, 3, 5)
+    # Gated, the feed-forward goes in twice: 3·2·3·5 = 90.
+    assert transformer_flops(2, 1, 3, 5, 3) == 2 * (72 + 90 + 24)
+    assert query_flops(2, 4, 1, 3, 5, 3) == 2 * (72 + 90 + 24 + 24)
+    assert cross_encoder_flops(7, 2, 1, 3, 5, 3) == 7 * transformer_flops(2, 1, 3, 5, 3)
 
 
 @pytest.mark.parametrize(("k", "printed"), [(10, 180), (1000, 13_900), (2000, 23_000)])
@@ -69,6 +84,9 @@ def test_late_interaction_and_single_vectors_by_hand():
     assert late_interaction_flops(2, 10, 3, 1, 3, 5, projected=False) == 312 + 120
     # One vector of 3 dimensions with 50: 2·50·3 = 300.
     assert single_vector_flops(50, 2, 1, 3, 5) == 312 + 300
+    # Gated, 2·30 more for the query.
+    assert single_vector_flops(50, 2, 1, 3, 5, 3) == 312 + 60 + 300
+    assert late_interaction_flops(2, 10, 4, 1, 3, 5, 3) == 312 + 60 + 48 + 160
 
 
 def test_counts_what_is_not_a_model():
@@ -82,17 +100,59 @@ def test_a_query_of_32_ids_costs_what_the_formula_says(minilm_dir, attention):
     projection = RandomProjection(128).build(encoder.config.hidden_size, None, 0)
     model = ColBERT(encoder, ColBERTTokenizer(tokenizer, Contract(query_length=32)), projection).eval()
     counted = counted_flops(lambda: encode(model, ["what is late interaction?"], "query", "fp32"))
-    config = encoder.config
-    expected = query_flops(32, 128, config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+    assert shape_of(encoder) == (6, 384, 1536, 2)
+    expected = query_flops(32, 128, *shape_of(encoder))
     # Attention, which torch does not count on a processor by itself, would be 1.4 % here.
     assert counted == pytest.approx(expected, rel=0.002)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("inner", [48, 64, 16])
+def test_a_gated_feed_forward_goes_in_twice_and_a_window_is_masked(attention, inner):
+    """ModernBERT's shape, h : i = 2 : 3, where its maps into the attention and the feed-forward are equally large, and
+    others; two of its three layers see 8 positions to either side of 40."""
+    config = ModernBertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=inner,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        local_attention=16,
+        attn_implementation=attention,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"), 0),
+    )
+    assert config.layer_types.count("sliding_attention") == 2
+    model = ModernBertModel(config).eval()
+    assert shape_of(model) == (3, 32, inner, 3)
+    with torch.inference_mode():
+        counted = counted_flops(lambda: model(input_ids=torch.ones(1, 40, dtype=torch.long)))
+    assert counted == pytest.approx(transformer_flops(40, *shape_of(model)), rel=0.002)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32), BertModel),
+        (DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64), DistilBertModel),
+        (
+            AlbertConfig(
+                embedding_size=16, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64
+            ),
+            AlbertModel,
+        ),
+    ],
+    ids=["bert", "distilbert", "albert"],
+)
+def test_a_plain_feed_forward_has_two_products(config, kind):
+    """BERT's with as many inner dimensions as outer ones; ALBERT's one layer, which stands for all."""
+    assert shape_of(kind(config))[3] == 2
 
 
 def test_a_pair_of_128_ids_costs_what_the_formula_says(minilm_dir):
     model = CrossEncoder.from_pretrained(str(minilm_dir), 128, seed=0)
     counted = counted_flops(lambda: score_pairs(model, ["what is it?"] * 2, ["interaction " * 200] * 2, "fp32"))
     config = model.model.config
-    expected = cross_encoder_flops(2, 128, config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+    expected = cross_encoder_flops(2, 128, *shape_of(model.model))
     assert counted == pytest.approx(expected, rel=0.02)
     # The pooler and the head come on top, for one position of each pair.
     assert 0 < counted - expected < 2 * 2 * config.hidden_size * (config.hidden_size + 2)

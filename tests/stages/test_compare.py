@@ -18,9 +18,9 @@ from colbert_lab.stages.comparison.kinds import CrossEncoder, EndToEnd, SingleVe
 from colbert_lab.stages.comparison.made import Made
 from colbert_lab.stages.comparison.seen import guards
 from colbert_lab.stages.comparison.systems import read_systems
-from colbert_lab.stages.explain import model_of
 from colbert_lab.stages.init import single_vector_model
 from colbert_lab.stages.per_query import NAME
+from colbert_lab.stages.ranked_by import model_of
 from colbert_lab.tracking.read import read_table
 
 BACKBONE = "colbert_lab.models.backbone.Backbone"
@@ -445,6 +445,26 @@ def test_runs_of_a_comparison_can_be_judged_and_explained(whole, lab):
     cfg = lab.compose("explain", f"run={late.path}")[0]
     assert model_of(late, cfg) == Artifact.open(whole[0][0].removeprefix("model="), "model")
     assert model_of(Artifact.open(systems["cross"]["run"], "run"), cfg) is None
+
+
+def test_what_one_vector_ranked_is_not_explained_and_merged_vectors_are_told(lab, model):
+    """In the order of the sides: b is the reference, and a is explained where its index has a vector a token."""
+    for name, kind, told in (
+        ("pooled", "index: single_vector", None),
+        ("half", "index: exact, options: {pooling: {factor: 2}}", "pooling.factor=2; "),
+    ):
+        given = (f"model={model}", "~systems.bm25", "~systems.rerank_100", "baseline=exact", "cost.timed=1")
+        made = lab("compare", *given, f"+systems.{name}={{kind: end_to_end, {kind}}}").artifact
+        differences = json.loads((made.path / "differences.json").read_text())
+        explained = [one["explanations"] for one in (*differences["gained"], *differences["lost"])]
+        assert explained
+        assert {side for one in explained for side in one} == ({"a", "b"} if told else {"b"})
+        notes = {one.get("note") for found in explained for one in found.get("a", {}).values()}
+        assert all(told in note for note in notes) if told else not notes
+        assert all("note" not in one for found in explained for one in found.get("b", {}).values())
+        rows = read_table(made.path / "log", NAME)
+        assert any(row["best_tokens"] for row in rows if row["system"] == name) == bool(told)
+        assert (f"{name}: the index holds" in (made.path / "table.txt").read_text()) == bool(told)
 
 
 def test_what_a_cross_encoder_cuts_is_told(whole):

@@ -10,7 +10,7 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.qrels import read_qrels
 from colbert_lab.run import read_trec
 from colbert_lab.stages.per_query import EXPLAINED, NAME
-from colbert_lab.tracking.read import read_table
+from colbert_lab.tracking.read import read_table, summary
 
 
 def systems(metrics: Artifact) -> dict:
@@ -54,6 +54,22 @@ def test_what_a_split_was_judged_by_judges_the_same_anywhere(lab, chain, tmp_pat
     (found,), (expected,) = systems(alone).values(), systems(chain["metrics"]).values()
     assert found["means"]["ndcg_10"] == expected["means"]["ndcg_10"]
     assert "text" not in read_table(alone.path / "log", NAME)[0]
+
+
+def test_of_several_runs_the_last_is_the_headline(lab, chain):
+    """What is logged is what is returned; dev's figures are not called as the test split's are."""
+    two = [str(chain["run"].path), str(chain["reranked"].path)]
+    for first, last in (two, two[::-1]):
+        done = lab("evaluate", f"run=[{first},{last}]", "evaluate.metrics=[mrr_10,recall_10]")
+        told = json.loads((done.artifact.path / "metrics.json").read_text())
+        assert list(told["systems"])[-1] == told["headline"]
+        logged, means = summary(done.artifact.path / "log"), told["systems"][told["headline"]]["means"]
+        assert done.figures == means
+        assert done.objective == means["mrr_10"] == logged["objective"] == logged["eval/toy0_mrr_10"]
+    index = f"index_dir={chain['index'].path}"
+    dev = lab("evaluate", f"run={lab('search', index, 'split=dev').artifact.path}", "evaluate.metrics=[mrr_10]")
+    assert {"eval/toy0_dev_mrr_10", "objective"} <= summary(dev.artifact.path / "log").keys()
+    assert "eval/toy0_mrr_10" not in summary(dev.artifact.path / "log")
 
 
 def test_mistakes_in_judgements_name_file_and_line(lab, chain, tmp_path):

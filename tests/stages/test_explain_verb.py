@@ -11,6 +11,9 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import read_trec
 from colbert_lab.stages.explain import explanations_of, given_id
 from colbert_lab.stages.init import single_vector_model
+from colbert_lab.stages.per_query import NAME
+from colbert_lab.stages.ranked_by import note_of
+from colbert_lab.tracking.read import read_table
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,41 @@ def test_a_run_without_a_model_has_ranks_alone(lab, chain, capfd):
         lab("explain", f"run=[{bm25.path},{bm25.path}]", "query=q30")
     # A run of another system can be explained by a model all the same.
     assert told(lab("explain", f"run={bm25.path}", "query=q30", f"model={chain['model'].path}"))["pairs"]
+
+
+def test_what_one_pooled_vector_a_text_ranked_is_not_explained(lab, chain, capfd):
+    index = lab("index", "index=single_vector", f"model={chain['model'].path}").artifact
+    run = lab("search", f"index_dir={index.path}").artifact
+    with pytest.raises(ConfigError, match=r"one vector a text \(index=single_vector\)\n.*try: model="):
+        lab("explain", f"run={run.path}", "query=q30")
+    # By a model that is given it can be, whose scores are others than the run's.
+    given = lab("explain", f"run={run.path}", "query=q30", f"model={chain['model'].path}")
+    assert "one vector a text" in given.text
+    side = lab("explain", f"run=[{run.path},{chain['run'].path}]", "query=q30")
+    assert {one["system"] for one in told(side)["pairs"]} == {"b"}
+    assert "was not ranked by late interaction" in capfd.readouterr().err
+    judged = lab("evaluate", f"run={run.path}", "evaluate.metrics=[ndcg_10]").artifact
+    assert "best_tokens" not in read_table(judged.path / "log", NAME)[0]
+
+
+def test_an_index_of_merged_vectors_is_told_beside_what_every_token_chose(lab, chain):
+    index = lab("index", "pooling.factor=2", f"model={chain['model'].path}").artifact
+    run = lab("search", f"index_dir={index.path}").artifact
+    note = f"the index holds {index.manifest['counts']['vectors']:,} vectors, merged by pooling.factor=2"
+    done = lab("explain", f"run={run.path}", "query=q30", "explain.top=1")
+    assert note in done.text
+    assert all(one["note"].startswith(note) for one in told(done)["pairs"])
+    assert note in (done.artifact.path / "highlight.html").read_text()
+    two = lab("explain", f"run=[{run.path},{chain['run'].path}]", "query=q30")
+    assert f"a: {note}" in two.text
+    assert [one["system"] for one in told(two)["pairs"] if "note" in one] == ["a"] * (len(told(two)["pairs"]) // 2)
+    judged = lab("evaluate", f"run={run.path}", "evaluate.metrics=[ndcg_10]").artifact
+    assert note in (judged.path / "table.txt").read_text()
+    assert all(row["best_tokens"] for row in read_table(judged.path / "log", NAME))
+    # Re-ranked, documents are encoded anew, and nothing is merged.
+    again = lab("rerank", f"model={chain['model'].path}", f"candidates={run.path}").artifact
+    assert note_of(again) is None
+    assert note_of(run).startswith(note)
 
 
 def test_documents_in_passages_are_explained_by_their_best(lab, chain):

@@ -3,12 +3,20 @@
 import importlib.util
 import json
 import shutil
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection, holdout
 from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.index.exact import ExactIndex, ExactIndexKind
+from colbert_lab.index.ivfpq import IvfPqIndex, IvfPqIndexKind
+from colbert_lab.index.residual.index import ResidualIndex
+from colbert_lab.index.residual.kind import ResidualIndexKind
+from colbert_lab.index.single_vector import SingleVectorIndex, SingleVectorIndexKind
 from colbert_lab.mining.candidates import read_candidates
 from colbert_lab.mining.pools import read_pools
 from colbert_lab.models.cross_encoder import CrossEncoder
@@ -17,6 +25,9 @@ from colbert_lab.stages.launch import _meant, conf_dir
 from colbert_lab.stages.making import say_once
 from colbert_lab.stages.plan import Rounds
 from colbert_lab.stages.pretrained import files_of
+from colbert_lab.stages.rounds_report import _costs
+from colbert_lab.tracking.read import summary
+from colbert_lab.tracking.tracker import RunIdentity, Tracker
 
 TEACHER = ("teacher.max_length", "teacher.dev_candidates", "teacher_optim.lr", "teacher.backbone")
 
@@ -55,6 +66,39 @@ def test_every_system_is_judged_on_dev_and_test(outcome):
         assert "round 2" in (outcome.artifact.path / f"ndcg_10-{split}.svg").read_text()
 
 
+def test_the_headline_of_every_split_is_the_best_rounds_and_not_the_teachers(outcome):
+    told = json.loads((outcome.artifact.path / "rounds.json").read_text())
+    for split, called in (("dev", "toy0_dev"), ("test", "toy0")):
+        made = Path(outcome.artifact.manifest["inputs"][f"metrics_{split}"]["path"])
+        logged, best = summary(made / "log"), told["means"][split][told["best"]]
+        assert json.loads((made / "metrics.json").read_text())["headline"] == told["best"]
+        assert {name: value for name, value in logged.items() if name.startswith("eval/")} == {
+            f"eval/{called}_{metric}": value for metric, value in best.items()
+        }
+        assert logged["objective"] == best["ndcg_10"] != told["means"][split]["teacher, re-ranking"]["ndcg_10"]
+        # A re-ranker has no index of its own.
+        assert logged["index/bytes"] > 0
+
+
+def test_what_was_scored_before_a_kill_is_not_told_as_another_steps(tmp_path):
+    for killed in (True, False):
+        with suppress(KeyboardInterrupt), Tracker.start(tmp_path / "log", RunIdentity(), {}, []) as tracker:
+            if killed:
+                raise KeyboardInterrupt
+            tracker.summary({"score/scored": 20, "score/cached": 1200})
+    told = _costs({"scores": SimpleNamespace(path=tmp_path)})
+    assert told.endswith(", 20 pairs scored by the last of 2 starts, 1,200 known before it")
+
+
+def test_a_step_that_serves_several_is_paid_once(tmp_path):
+    with Tracker.start(tmp_path / "log", RunIdentity(), {}, []) as tracker:
+        tracker.summary({"score/scored": 1, "score/cached": 0})
+    one = SimpleNamespace(path=tmp_path)
+    told = _costs({"round 1 index": one, "index of round 0": one})
+    assert told.count(" s, 1 pairs") == 1
+    assert "round 1 index (and index of round 0): " in told
+
+
 def test_no_metric_of_the_teacher_looks_deeper_than_what_it_reranked(outcome):
     told = json.loads((outcome.artifact.path / "rounds.json").read_text())
     assert set(told["means"]["test"]["teacher, re-ranking"]) == {"ndcg_10", "mrr_10", "success_5"}
@@ -82,6 +126,11 @@ def test_a_second_call_does_nothing_and_says_the_same(lab, outcome, capsys):
 def test_a_dry_run_says_what_a_changed_key_makes_again_and_does_nothing(lab, outcome, capsys):
     before = lab.artifacts()
     assert "to do" not in states(dry(lab, capsys, *TWO)).values()
+    watched = [
+        f"{one}train.{key}=2" for one in ("", "teacher_", "distil_") for key in ("log_every", "checkpoint_every")
+    ]
+    watched.append("distil_loss.terms.kl.entropy_band=[0.2,0.8]")
+    assert "to do" not in states(dry(lab, capsys, *TWO, *watched)).values()
     text = dry(lab, capsys, *TWO, "teacher_optim.lr=2e-3")
     found = states(text)
     assert "optim.lr 0.001 -> 0.002" in text
@@ -197,6 +246,41 @@ def test_a_teacher_that_no_step_makes_is_refused(fresh_lab, asked):
     with pytest.raises(ConfigError, match=f"{asked} would change nothing\n.*try: rounds=ensemble"):
         fresh_lab("rounds", "rounds=hybrid", *NO_TRAINING, asked)
     assert fresh_lab.artifacts() == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (["rounds=ensemble", "score.weights=[1,2]"], r"each.scores \(teacher, index, bm25\).*\n.*\[1.0,1.0,1.0\], or "),
+        (["score.weights=[0]"], r"each.scores \(teacher\), none below 0 and not all 0\n.*try: score.weights=\[1.0\]"),
+        (
+            ["rounds=hybrid", *NO_TRAINING, "index=single_vector"],
+            r"keeps no documents' vectors .*\n.*try: index=exact, or .* rounds.each.scores.teachers=\[previous,bm25\]",
+        ),
+    ],
+)
+def test_teachers_that_cannot_score_are_told_before_anything_is_made(fresh_lab, changed, told):
+    with pytest.raises(ConfigError, match=told):
+        fresh_lab("rounds", *changed)
+    assert fresh_lab.artifacts() == {}
+
+
+def test_an_index_keeps_vectors_where_its_kind_does_not_say_otherwise():
+    classes = {
+        ExactIndexKind: ExactIndex,
+        IvfPqIndexKind: IvfPqIndex,
+        ResidualIndexKind: ResidualIndex,
+        SingleVectorIndexKind: SingleVectorIndex,
+    }
+    for kind, index in classes.items():
+        assert getattr(kind, "keeps_vectors", True) == hasattr(index, "embeddings")
+
+
+def test_a_weighted_ensemble_teaches_and_the_teacher_alone_re_ranks_without_weights(lab):
+    quick = ("rounds.count=1", "lexical=false", "single_vector=null", "rounds=ensemble", "score.normalise=z_score")
+    made = lab("rounds", *quick, "score.weights=[2,1,1]", "name=weighted").artifact
+    means = json.loads((made.path / "rounds.json").read_text())["means"]["test"]
+    assert {"teacher, re-ranking", "ensemble, re-ranking"} <= means.keys()
 
 
 @pytest.mark.parametrize(
@@ -378,6 +462,10 @@ def test_without_dev_queries_the_last_round_is_the_result(lab):
     assert "no dev split: the last, round 1, is the result" in made.text
     mined = Artifact.open(made.artifact.manifest["inputs"]["round_1_mined"]["path"])
     assert "-bm25-" in mined.manifest["inputs"]["run"]["path"]
+    # The name of a split that nothing is read of makes no choice: not by test either.
+    again = lab("rounds", *quick, *plan, "dev.queries=0", "splits.dev=test", "name=nodev")
+    assert again.objective is None
+    assert "no dev split: the last, round 1, is the result" in again.text
 
 
 def test_a_number_of_rounds_is_no_choice_from_the_group():

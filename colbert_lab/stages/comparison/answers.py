@@ -115,7 +115,7 @@ class _Searched:
         if multiplied is None:
             return None
         if isinstance(self.encoder, BiEncoder):
-            return single_vector_flops(multiplied, _length(self.encoder, text), *shape_of(self.encoder.backbone.config))
+            return single_vector_flops(multiplied, _length(self.encoder, text), *shape_of(self.encoder.backbone))
         return _late(self.encoder, text, multiplied, 1 if self._one_vector() else len(vectors.values))
 
     def _one_vector(self) -> bool:
@@ -192,7 +192,7 @@ class _CrossEncoded:
     def analytic(self, query: str, text: str) -> int | None:
         ids = list(self.below(query, text, untimed).ids[: self.k])
         lengths = self.model.tokenize([text] * len(ids), self.corpus.get(ids)).lengths if ids else []
-        shape = shape_of(self.model.model.config)
+        shape = shape_of(self.model.model)
         return _sum(self.below.analytic(query, text), *(cross_encoder_flops(1, n, *shape) for n in lengths))
 
 
@@ -244,7 +244,7 @@ def _late(encoder: Encoder, text: str, document_vectors: int, query_vectors: int
         _length(encoder, text),
         document_vectors,
         encoder.dim,
-        *shape_of(encoder.backbone.config),
+        *shape_of(encoder.backbone),
         query_vectors=query_vectors,
         projected=encoder.projection is not None,
     )

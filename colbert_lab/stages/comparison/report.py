@@ -30,6 +30,7 @@ from colbert_lab.stages.comparison.table import comparison_table, head
 from colbert_lab.stages.index import passages_of
 from colbert_lab.stages.making import make, plain
 from colbert_lab.stages.per_query import NAME, Explain, Judged, query_rows, worst_by
+from colbert_lab.stages.ranked_by import has_token_vectors, merged
 from colbert_lab.tracking.tracker import Tracker
 
 HEADLINE = "ndcg_10"
@@ -87,7 +88,9 @@ def conclude(
             "guards": guards(cfg, collection, made),
             "truncation": truncation(made),
         }
-        text = comparison_table(told, compared, notes_of(cfg, told, made, evaluations, left_out))
+        notes = notes_of(cfg, told, made, evaluations, left_out)
+        notes += [f"{one.name}: {note}" for one in made if _explainable(one) and (note := _note(one))]
+        text = comparison_table(told, compared, notes)
         (builder.path / "comparison.json").write_text(json.dumps(told, indent=1))
         (builder.path / "table.txt").write_text(text)
         _write_queries(builder, evaluations)
@@ -211,17 +214,27 @@ def _write_differences(
 def _explain(cfg: DictConfig, collection: Collection, found: Any, sides: Mapping[str, Made]) -> None:
     """Into the first few differences: by each late-interaction system, the best relevant document and its own first."""
     from colbert_lab.stages.explain import explanations_of
+    from colbert_lab.stages.explain_report import noted
 
     some = [*found.gained[:_EXPLAINED], *found.lost[:_EXPLAINED]]
     for side, one in sides.items():
-        if not isinstance(one.system, EndToEnd | Rerank):
+        if not _explainable(one):
             continue
         pairs = [(difference, d) for difference in some for d in _worth_explaining(difference, f"rank_{side}")]
         ids = [(difference.query, document) for difference, document in pairs]
         told = explanations_of(one.model, collection, cfg, ids, passages_of(cfg))
         for difference, document in pairs:
             explained = difference.explanations.setdefault(side, {})
-            explained[document] = told[difference.query, document].to_json()
+            explained[document] = noted(told[difference.query, document], _note(one))
+
+
+def _explainable(one: Made) -> bool:
+    """Whether token vectors ranked its documents: an index of one pooled vector a text has none."""
+    return isinstance(one.system, EndToEnd | Rerank) and (one.index is None or has_token_vectors(one.index))
+
+
+def _note(one: Made) -> str | None:
+    return None if one.index is None else merged(one.index)
 
 
 def _worth_explaining(difference: Any, rank: str) -> list[str]:
@@ -277,7 +290,7 @@ def _track_queries(
     from colbert_lab.stages.explain import explanations_of
 
     def explain(one: Made) -> Explain | None:
-        if not isinstance(one.system, EndToEnd | Rerank):
+        if not _explainable(one):
             return None
         return lambda pairs: explanations_of(one.model, collection, cfg, pairs, passages_of(cfg))
 
