@@ -1,6 +1,6 @@
 """A checkpoint judged by mteb: its tasks and scores, our vectors and exact search behind mteb's own search interface.
 
-    pip install "mteb>=2.10"
+    pip install "mteb>=2.26"
     python scripts/judge_mteb.py --model DIR --task SciFact NFCorpus
 
 Downloads what the tasks need (mteb's affair) and prints a row a task. `Searched` is all that mteb asks of a model that
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import mteb
     except ImportError:
-        print('mteb is not installed: pip install "mteb>=2.10"', file=sys.stderr)
+        print('mteb is not installed: pip install "mteb>=2.26"', file=sys.stderr)
         return 2
     model = load_model(given.model).to(best_device()).eval()
     with tempfile.TemporaryDirectory() as folder:

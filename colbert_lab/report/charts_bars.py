@@ -95,21 +95,16 @@ def difference_chart(title: str, differences: Sequence[tuple[str, float]], metri
 
 def _bars(pairs: Sequence[tuple[str, float]], left: float, step: float, up: Scale, side: str) -> list[Html]:
     """A bar a query from `left` on, each `step` wide."""
-    bars = []
-    for i, (query, value) in enumerate(pairs):
-        top, end = sorted((up(0), up(value)))
-        bars.append(
-            tag(
-                "rect",
-                x=f"{left + i * step:.1f}",
-                y=f"{top:.1f}",
-                width=f"{max(step - (0.8 if step > 3 else 0), 0.6):.1f}",
-                height=f"{max(end - top, 0.6):.1f}",
-                class_=side,
-                data_tip=f"{query}: {value:+.3f}",
-            )
-        )
-    return bars
+    return [
+        _bar(left + i * step, max(step - (0.8 if step > 3 else 0), 0.6), value, up, side, f"{query}: {value:+.3f}")
+        for i, (query, value) in enumerate(pairs)
+    ]
+
+
+def _bar(x: float, width: float, value: float, up: Scale, side: str, tip: str) -> Html:
+    top, end = sorted((up(0), up(value)))
+    height = f"{max(end - top, 0.6):.1f}"
+    return tag("rect", x=f"{x:.1f}", y=f"{top:.1f}", width=f"{width:.1f}", height=height, class_=side, data_tip=tip)
 
 
 def _steps(pairs: Sequence[tuple[str, float]], left: float, step: float, up: Scale, side: str) -> list[Html]:
@@ -126,19 +121,8 @@ def _steps(pairs: Sequence[tuple[str, float]], left: float, step: float, up: Sca
     # Most won come first, most lost last.
     for i in range(min(_TOLD, count)) if side == "won" else range(max(count - _TOLD, 0), count):
         query, value = max(parts[i], key=lambda pair: abs(pair[1]))
-        top, end = sorted((up(0), up(value)))
         told = f"{query}: {value:+.3f}" + (f", the largest of {len(parts[i]):,} here" if len(parts[i]) > 1 else "")
-        drawn.append(
-            tag(
-                "rect",
-                x=f"{left + i * wide:.1f}",
-                y=f"{top:.1f}",
-                width=f"{wide:.1f}",
-                height=f"{max(end - top, 0.6):.1f}",
-                class_="told",
-                data_tip=told,
-            )
-        )
+        drawn.append(_bar(left + i * wide, wide, value, up, "told", told))
     return drawn
 
 

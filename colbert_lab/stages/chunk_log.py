@@ -33,5 +33,16 @@ def keep(record: Path, lines: Sequence[Mapping[str, Any]]) -> None:
         write_atomic(record, b"".join(map(_line, lines)))
 
 
+def encoding_seconds(record: Path) -> tuple[float, bool] | None:
+    """Seconds that an index's documents took to be encoded, and whether another index's vectors were read instead.
+
+    Reading is no encoding, and not among these seconds. None where the record, no part of an artifact, is gone.
+    """
+    if not record.is_file():
+        return None
+    lines = noted(record)
+    return sum(line["seconds"] for line in lines if "read" not in line), any("read" in line for line in lines)
+
+
 def _line(facts: Mapping[str, Any]) -> bytes:
     return json.dumps(facts).encode() + b"\n"

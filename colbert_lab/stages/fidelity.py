@@ -27,6 +27,7 @@ from colbert_lab.evaluation.metrics import Evaluation, evaluate
 from colbert_lab.evaluation.self_match import without_self
 from colbert_lab.evaluation.significance import paired
 from colbert_lab.run import Hits, Run, read_trec
+from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fidelity_grid import Setting, probe_of, settings, settings_of, with_index
 from colbert_lab.stages.fidelity_report import conclude, headlines
@@ -254,15 +255,19 @@ def _measure(cfg: DictConfig, setting: Setting, index: Artifact, exact: _Exact) 
 def _seconds(index: Artifact) -> dict[str, float | None]:
     """What making the index took, over all its starts: encoding (and pooling), and the rest, which is building it.
 
-    None where its log, which is no part of an artifact's content, is not there any more.
+    None where its log, which is no part of an artifact's content, is not there any more; no seconds of encoding where
+    another index's vectors were read instead.
     """
     from colbert_lab.tracking.read import seconds
 
-    record = index.path / "log" / "encoded.jsonl"
-    if not record.is_file():
+    record = chunk_log.encoding_seconds(index.path / "log" / "encoded.jsonl")
+    if record is None:
         return {"build_seconds": None, "encode_seconds": None}
-    encoding = sum(json.loads(line)["seconds"] for line in record.read_text().splitlines())
-    return {"build_seconds": max(0.0, seconds(index.path / "log") - encoding), "encode_seconds": encoding}
+    encoding, read = record
+    return {
+        "build_seconds": max(0.0, seconds(index.path / "log") - encoding),
+        "encode_seconds": None if read else encoding,
+    }
 
 
 def _check(cfg: DictConfig) -> None:

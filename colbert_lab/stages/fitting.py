@@ -5,16 +5,15 @@ folder is moved or dropped, and stays in the finished artifact: from the last st
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from colbert_lab.artifact import Builder, write_atomic
 from colbert_lab.data.examples import Examples
-from colbert_lab.stages.making import plain
+from colbert_lab.stages.making import plain, recorded
 from colbert_lab.tracking.tracker import Tracker
 
 FITTED = "fitted.json"
@@ -24,10 +23,9 @@ _SECTIONS = ("loss", "optim", "schedule", "train", "dev", "seed")
 def decisive(cfg: DictConfig, *more: str) -> dict[str, Any]:
     """What of cfg decides what a training gives, for the key of what it makes: its sections and `more` of them.
 
-    Left out is what a class of theirs names in `unrecorded`: how often is logged, and what else leaves no trace in the
-    weights. With other values for these, what was trained is found again, and what was interrupted goes on.
+    What leaves no trace in the weights, such as how often is logged, is left out (`recorded`).
     """
-    return {name: _recorded(plain(cfg[name])) for name in (*more, *_SECTIONS)}
+    return {name: recorded(plain(cfg[name])) for name in (*more, *_SECTIONS)}
 
 
 def fitted(builder: Builder, tracker: Tracker, examples: Examples, train: Callable[[Path], dict[str, float]]) -> None:
@@ -47,13 +45,6 @@ def fitted(builder: Builder, tracker: Tracker, examples: Examples, train: Callab
     collect(folder, builder.path)
     if best:
         tracker.summary({"objective": best["ndcg_10"], "val/best_step": best["step"]})
-
-
-def _recorded(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    unrecorded = getattr(get_object(value["_target_"]), "unrecorded", ()) if "_target_" in value else ()
-    return {key: _recorded(child) for key, child in value.items() if key not in unrecorded}
 
 
 def _json(value) -> str:

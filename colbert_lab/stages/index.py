@@ -16,7 +16,7 @@ from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.encoding import encoding
 from colbert_lab.stages.hub import model_at
-from colbert_lab.stages.making import Outcome, create, make, plain
+from colbert_lab.stages.making import Outcome, create, make, plain, recorded
 from colbert_lab.tracking.tracker import Tracker
 
 # Turns texts into what a writer takes, and says what that cost; tells a progress bar (or None) of them.
@@ -83,14 +83,12 @@ def index_with(
     inputs = (
         {"collection": collection.artifact} if model is None else {"model": model, "collection": collection.artifact}
     )
-    unrecorded = getattr(create(cfg.index), "unrecorded", ())
-    node = {key: value for key, value in plain(cfg.index).items() if key not in unrecorded}
-    content = {"index": node, "pooling": pooling, "encode": encoding(cfg, model)}
+    node = plain(cfg.index)
+    content = {"index": recorded(node), "pooling": pooling, "encode": encoding(cfg, model)}
     if passages is not None:
         content["passages"] = passages
         node = {"_target_": _BY_DOCUMENT, "kind": node}
-    whole = plain(cfg.index) if passages is None else {**node, "kind": plain(cfg.index)}
-    kind = create(OmegaConf.create(whole))
+    kind = create(OmegaConf.create(node))
 
     def work(builder: Builder, tracker: Tracker) -> None:
         encoder = None
@@ -112,7 +110,7 @@ def index_with(
             lambda done: chunks(collection, cfg.encode.chunk, cutting, done), read, collection, writer, record, tracker
         )
         writer.finish()
-        (builder.path / "index.json").write_text(json.dumps(node, indent=1))
+        (builder.path / "index.json").write_text(json.dumps(recorded(node), indent=1))
         conclude(builder, tracker, kind, record)
 
     return make(cfg, "index", "index", f"{collection.name.replace('/', '-')}-{cfg.name}", inputs, content, work, path)
@@ -255,7 +253,7 @@ def _stored(vectors: Artifact, encode: dict[str, Any], pooling: dict[str, Any] |
     if not same or not hasattr(opened := open_index(vectors), "embeddings") or not record.is_file():
         return None
     known = {
-        line["documents"]: {k: v for k, v in line.items() if k not in ("documents", "seconds")}
+        line["documents"]: {**{k: v for k, v in line.items() if k not in ("documents", "seconds")}, "read": True}
         for line in chunk_log.noted(record)
     }
     ids = opened.ids

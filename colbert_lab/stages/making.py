@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import LOG, MANIFEST, Artifact, Builder, build, finished, key_of, partial_path, read_manifest
@@ -124,6 +124,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def recorded(node: Any) -> Any:
+    """Plain values of a configuration without what leaves no trace in the result, for keys and what is kept of it.
+
+    That is what a node's class names in `unrecorded`, at any depth: how often is logged, how many processes share the
+    work. With other values for these, what was made is found again, and what was interrupted goes on.
+    """
+    if not isinstance(node, Mapping):
+        return node
+    unrecorded = getattr(get_object(node["_target_"]), "unrecorded", ()) if "_target_" in node else ()
+    return {key: recorded(child) for key, child in node.items() if key not in unrecorded}
 
 
 def create(node: DictConfig, **runtime: Any) -> Any:

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from colbert_lab.artifact import being_made
 from colbert_lab.errors import DataError
+from colbert_lab.locks import being_made
 from colbert_lab.tracking.log import ARTIFACTS, DERIVED, IDENTITY, METRICS, STATE, SUMMARY
 from colbert_lab.tracking.names import RESERVED
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mteb", minversion="2.10")
+pytest.importorskip("mteb", minversion="2.26")
 
 import datasets
 import mteb

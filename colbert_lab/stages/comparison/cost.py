@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from colbert_lab.artifact import LOG, Artifact, Builder
 from colbert_lab.data.collection import Collection
+from colbert_lab.stages import chunk_log
 from colbert_lab.stages.comparison.kinds import GivenRun, kind_of
 from colbert_lab.stages.comparison.made import Made
 from colbert_lab.stages.making import make, plain
@@ -148,7 +149,7 @@ def _sample(queries: Sequence[str], count: int) -> list[str]:
 def _indexes(made: Made) -> dict[str, Any]:
     """Bytes of all indexes that a query goes through, each once, and the seconds that making them took.
 
-    An index that was built from another's vectors has that one's seconds of encoding added, once for all of them. None
+    An index that was built from another's vectors has that one's seconds of encoding, added once for all of them. None
     where vectors that a re-ranker needs are kept nowhere, or where a log is gone.
     """
     found: dict[str, tuple[Artifact, Artifact | None]] = {}
@@ -161,40 +162,37 @@ def _indexes(made: Made) -> dict[str, Any]:
         known &= one.model is None or one.index is not None or one.store is not None
     if not known or not found:
         return {"index_bytes": None, "index_seconds": None, "encode_seconds": None, "shared_encoding": False}
-    seconds = [_seconds(index, vectors) for index, vectors in found.values()]
-    complete = None not in seconds
+    parts = [_seconds(index, vectors) for index, vectors in found.values()]
+    complete = None not in parts
     # Two indexes of one encoding, of which a fusion searches both, were encoded once.
-    encoded: dict[str, float] = {}
-    for (index, vectors), one in zip(found.values(), seconds, strict=True):
-        if one is not None:
-            source = (vectors or index).digest
-            encoded[source] = max(encoded.get(source, 0.0), one[1])
+    encoded = {one.source: one.encoding for one in parts if one is not None}
     encoding = sum(encoded.values())
     return {
         "index_bytes": sum(index.manifest["counts"]["bytes"] for index, _ in found.values()),
-        "index_seconds": sum(one[0] for one in seconds) + encoding if complete else None,
+        "index_seconds": sum(one.building for one in parts) + encoding if complete else None,
         "encode_seconds": encoding if complete else None,
-        "shared_encoding": any(vectors is not None and vectors.digest != i.digest for i, vectors in found.values()),
+        "shared_encoding": any(one.source != digest for digest, one in zip(found, parts, strict=True) if one),
     }
 
 
-def _seconds(index: Artifact, vectors: Artifact | None) -> tuple[float, float] | None:
-    """Seconds of building an index, and of encoding what it holds, over all their starts; None where a log is gone."""
+class _Seconds(NamedTuple):
+    """What making an index took: building it, and the encoding of what it holds, by the index of that digest."""
+
+    building: float
+    encoding: float
+    source: str
+
+
+def _seconds(index: Artifact, vectors: Artifact | None) -> _Seconds | None:
+    """Over all its starts, from its log, and from that of `vectors` where these were read; None where a log is gone."""
     from colbert_lab.tracking.read import seconds
 
-    own = _encoding(index)
+    own = chunk_log.encoding_seconds(index.path / LOG / "encoded.jsonl")
     if own is None:
         return None
-    building = max(0.0, seconds(index.path / LOG) - own)
-    if vectors is None or vectors.digest == index.digest:
-        return building, own
-    encoding = _encoding(vectors)
-    return None if encoding is None else (building, max(own, encoding))
-
-
-def _encoding(index: Artifact) -> float | None:
-    """Seconds that an index's documents took to be encoded, or read from where they were."""
-    record = index.path / LOG / "encoded.jsonl"
-    if not record.is_file():
-        return None
-    return sum(json.loads(line)["seconds"] for line in record.read_text().splitlines())
+    encoding, read = own
+    building = max(0.0, seconds(index.path / LOG) - encoding)
+    if not read:
+        return _Seconds(building, encoding, index.digest)
+    source = None if vectors is None else chunk_log.encoding_seconds(vectors.path / LOG / "encoded.jsonl")
+    return None if source is None else _Seconds(building, source[0], vectors.digest)
