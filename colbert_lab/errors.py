@@ -9,6 +9,10 @@ from collections.abc import Sequence
 class LabError(Exception):
     """Any error whose message alone is meant to be enough; the command line shows it without a traceback."""
 
+    def __reduce__(self):
+        # Not through __init__, as exceptions are pickled otherwise: a subclass's makes the message of what it is given.
+        return _unpickled, (type(self), self.args, vars(self))
+
 
 class ConfigError(LabError):
     """One or more mistakes in a configuration, told together."""
@@ -30,3 +34,10 @@ class ArtifactError(LabError):
 
 class TrainingError(LabError):
     """Training that cannot go on, a loss that is no number for example."""
+
+
+def _unpickled(kind: type[LabError], arguments: tuple, state: dict) -> LabError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    vars(error).update(state)
+    return error

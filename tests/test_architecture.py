@@ -23,7 +23,7 @@ FLOORS = (
 # Rooms of one floor that use each other: a model holds its tokenizer, a lexical index its BM25, training a tracker,
 # and codewords are found by compiled loops in threads, as scores are.
 BESIDE = {("models", "text"), ("index", "search"), ("training", "tracking"), ("artifact", "errors"), ("run", "errors")}
-BESIDE |= {("compression", "scoring"), ("artifact", "locks")}
+BESIDE |= {("compression", "scoring"), ("artifact", "locks"), ("processes", "errors")}
 HOMES = {
     "hydra": ["stages/*"],
     "omegaconf": ["stages/*"],

@@ -52,7 +52,7 @@ def explain_texts(
 ) -> dict[tuple[str, str], Explanation]:
     """The same for texts by id that need not be in a collection."""
     from colbert_lab.models.encoding import encode
-    from colbert_lab.stages.index import load_encoder
+    from colbert_lab.stages.reading import load_encoder
 
     if not pairs:
         return {}

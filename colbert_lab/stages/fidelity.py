@@ -32,9 +32,10 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.fidelity_grid import Setting, probe_of, settings, settings_of, with_index
 from colbert_lab.stages.fidelity_report import conclude, headlines
 from colbert_lab.stages.hub import model_at
-from colbert_lab.stages.index import index_with, load_encoder, open_index
+from colbert_lab.stages.index import index_with, open_index
 from colbert_lab.stages.launch import conf_dir
 from colbert_lab.stages.making import Outcome, input_of, make, plain
+from colbert_lab.stages.reading import load_encoder
 from colbert_lab.stages.search import judged_queries, query_encoding, search_index
 from colbert_lab.tracking.tracker import Tracker
 

@@ -6,7 +6,6 @@ folder is moved or dropped, and stays in the finished artifact: from the last st
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -28,18 +27,27 @@ def decisive(cfg: DictConfig, *more: str) -> dict[str, Any]:
     return {name: recorded(plain(cfg[name])) for name in (*more, *_SECTIONS)}
 
 
-def fitted(builder: Builder, tracker: Tracker, examples: Examples, train: Callable[[Path], dict[str, float]]) -> None:
-    """Call `train` with the folder to work in, unless it came to its end before, and collect the best weights.
+def fitted(
+    builder: Builder,
+    tracker: Tracker,
+    devices: int,
+    examples: Examples,
+    train: Callable[..., dict[str, float]],
+    *given: Any,
+) -> None:
+    """Call train(*given, folder, tracker), unless it came to its end before, and collect the best weights.
 
-    `train` returns the best dev figures, empty where there was no dev sample.
+    With several devices in as many processes at once: `train` and `given` must pickle. It returns the best dev figures,
+    empty where there was no dev sample.
     """
     from colbert_lab.training.fit import collect
+    from colbert_lab.training.ranks import together
 
     folder, over = builder.path / "training", builder.log / FITTED
     if not over.exists():
         builder.log.joinpath("examples.json").write_text(_json(examples.describe()))
         folder.mkdir(exist_ok=True)
-        write_atomic(over, _json(train(folder)).encode())
+        write_atomic(over, _json(together(devices, train, *given, folder, tracker=tracker)).encode())
     best = json.loads(over.read_text(encoding="utf-8"))
     builder.counts.update(dev=best, examples=len(examples))
     collect(folder, builder.path)

@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import LOG, Artifact, Builder
@@ -17,12 +17,20 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.encoding import encoding
 from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, make, plain, recorded
+from colbert_lab.stages.reading import (
+    Cutting,
+    Read,
+    ReadAll,
+    as_texts,
+    as_vectors,
+    by_devices,
+    chunks,
+    from_collection,
+    load_encoder,
+    one_by_one,
+)
 from colbert_lab.tracking.tracker import Tracker
 
-# Turns texts into what a writer takes, and says what that cost; tells a progress bar (or None) of them.
-Prepare = Callable[[Sequence[str], Any], tuple[Any, dict[str, Any]]]
-# The documents of some rows, likewise.
-Read = Callable[[range, Any], tuple[Any, dict[str, Any]]]
 _BY_DOCUMENT = "colbert_lab.index.by_document.PassageIndexKind"
 _SUMMED = ("tokens", "cut_documents", "cut_tokens", "encoded_vectors")
 # Besides, where documents are cut into passages: those longer than the model reads, and those beyond passages.most.
@@ -102,13 +110,15 @@ def index_with(
         if cutting is not None:
             prepare = cutting.pieces(prepare)
         record = builder.log / "encoded.jsonl"
-        stored = None
+        stored, devices = None, cfg.get("devices") or 1
         if vectors is not None and model is not None and passages is None:
             stored = _stored(vectors, content["encode"], pooling)
-        read = stored or (lambda rows, bar: prepare(collection.corpus[rows.start : rows.stop], bar))
-        _fill(
-            lambda done: chunks(collection, cfg.encode.chunk, cutting, done), read, collection, writer, record, tracker
-        )
+        if stored is None and model is not None and devices > 1:
+            read = by_devices(devices, collection, model, cfg.encode, pooling, passages)
+        else:
+            read = one_by_one(stored or from_collection(collection, prepare))
+        todo = chunks(collection, cfg.encode.chunk, cutting, writer.documents)
+        _fill(todo, read, collection, writer, record, tracker)
         writer.finish()
         (builder.path / "index.json").write_text(json.dumps(recorded(node), indent=1))
         conclude(builder, tracker, kind, record)
@@ -147,83 +157,6 @@ def passages_of(cfg: DictConfig) -> dict[str, Any] | None:
     """The section `passages` as plain values; None where there is none, or it cuts nothing."""
     section = cfg.get("passages")
     return None if section is None or section.length is None else plain(section)
-
-
-def load_encoder(model: Artifact) -> Any:
-    """The model in an artifact, on the best device there is."""
-    from colbert_lab.models.checkpoint import load_model
-    from colbert_lab.models.precision import best_device
-
-    return load_model(model.path).to(best_device())
-
-
-def as_texts(texts: Sequence[str], bar: Any) -> tuple[Sequence[str], dict[str, Any]]:
-    """Documents for an index that takes texts."""
-    if bar is not None:
-        bar.advance(len(texts))
-    return texts, {}
-
-
-def as_vectors(options: DictConfig, encoder: Any, pooling: dict[str, Any] | None) -> Prepare:
-    """Documents for an index that takes vectors: encoded, and pooled where that is asked for."""
-    from colbert_lab.models.encoding import encode
-
-    pool = None if pooling is None else create(OmegaConf.create(pooling))
-
-    def prepare(texts: Sequence[str], bar: Any) -> tuple[Any, dict[str, Any]]:
-        encoded = encode(encoder, texts, "document", options.precision, options.batch_tokens, bar=bar)
-        facts = {
-            "tokens": encoded.tokens,
-            "padded": encoded.padded,
-            "cut_documents": encoded.cut_texts,
-            "cut_tokens": encoded.cut_tokens,
-            "encoded_vectors": len(encoded.embeddings.values),
-        }
-        return encoded.embeddings if pool is None else pool(encoded.embeddings), facts
-
-    return prepare
-
-
-class Cutting:
-    """Documents cut into passages, as the values of a section `passages` say and for this model (None: none)."""
-
-    def __init__(self, passages: dict[str, Any], encoder: Any):
-        self.passages = create(OmegaConf.create(passages))
-        self.tokenizer = None if encoder is None else encoder.tokenizer
-
-    def pieces(self, prepare: Prepare) -> Prepare:
-        """Documents as Pieces of passages that `prepare` made what the index takes."""
-        from colbert_lab.index.by_document import Pieces
-
-        def prepared(texts: Sequence[str], bar: Any) -> tuple[Any, dict[str, Any]]:
-            split = self.passages.split(texts, self.tokenizer)
-            passages, facts = prepare(split.texts, None)
-            bar.advance(len(texts), passages=len(split.texts))
-            if "cut_documents" in facts:
-                facts["cut_passages"] = facts["cut_documents"]
-            facts |= {"cut_documents": split.shortened, "left_out_passages": split.left_out}
-            return Pieces(passages, split.counts), facts
-
-        return prepared
-
-
-def chunks(collection: Collection, size: int, cutting: Cutting | None, first: int = 0) -> list[range]:
-    """The rows from `first` on in chunks of `size` documents, or of documents with about so many passages."""
-    count = len(collection.corpus)
-    if cutting is None:
-        return [range(start, min(start + size, count)) for start in range(first, count, size)]
-    return by_size(cutting.passages.estimate(collection.corpus.characters[first:], cutting.tokenizer), size, first)
-
-
-def by_size(sizes: np.ndarray, most: int, first: int = 0) -> list[range]:
-    """Consecutive rows, numbered from `first`, whose sizes sum to at most `most`; a larger one is alone."""
-    ends, found, start = np.cumsum(sizes), [], 0
-    while start < len(sizes):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-        found.append(range(first + start, first + stop))
-        start = stop
-    return found
 
 
 def conclude(builder: Builder, tracker: Tracker, kind: Any, record: Path) -> None:
@@ -268,28 +201,31 @@ def _stored(vectors: Artifact, encode: dict[str, Any], pooling: dict[str, Any] |
 
 
 def _fill(
-    chunks: Callable[[int], list[range]],
-    read: Read,
+    chunks: Sequence[range],
+    read: ReadAll,
     collection: Collection,
     writer: Any,
     record: Path,
     tracker: Tracker,
 ) -> None:
-    """Write chunk after chunk from the first that the writer has not; `record` keeps what each chunk cost."""
+    """Write chunk after chunk, those that the writer has not; `record` keeps what each chunk cost."""
     from colbert_lab.progress import progress
 
     corpus, done = collection.corpus, writer.documents
     chunk_log.keep(record, [line for line in chunk_log.noted(record) if line["documents"] <= done])
     tracker.resumed(done, "index/documents_done")
-    with progress("index", len(corpus), "documents", done=done) as bar:
-        for rows in chunks(done):
+    with progress("index", len(corpus), "documents", done=done) as bar, closing(read(chunks, bar)) as documents_of:
+        last = time.perf_counter()
+        for rows in chunks:
             start = time.perf_counter()
-            documents, facts = read(rows, bar)
+            documents, facts = next(documents_of)
+            # Of several devices the seconds that they were waited for: they work on while these are written.
             seconds = time.perf_counter() - start
             # Before the writer commits: a line too many is dropped at the next start, one too few could not be mended.
             chunk_log.note(record, {"documents": rows.stop, **facts, "seconds": seconds})
             writer.append(corpus.ids(rows), documents)
-            speed = {"index/documents_per_s": len(rows) / max(seconds, 1e-9)}
+            last, taken = time.perf_counter(), time.perf_counter() - last
+            speed = {"index/documents_per_s": len(rows) / taken}
             if "tokens" in facts:
-                speed["index/tokens_per_s"] = facts["tokens"] / seconds
+                speed["index/tokens_per_s"] = facts["tokens"] / taken
             tracker.log(speed, rows.stop, "index/documents_done")

@@ -68,6 +68,7 @@ _UNNAMED = (
     "split",
     "collection",
     "threads",
+    "devices",
     "model_at",
     "dry_run",
     "teachers",
@@ -139,6 +140,7 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
     from colbert_lab.index import disk
     from colbert_lab.stages.check import check
     from colbert_lab.stages.identity import identify
+    from colbert_lab.stages.machine import take
     from colbert_lab.stages.options import Options
 
     where = f"{verb} " + (" ".join(overrides) or "as configured")
@@ -150,10 +152,7 @@ def run_job(verb: str, cfg, overrides: Sequence[str], choices: dict, sweep: Path
         identify(cfg, verb, base, sweep, choices)
         cfg.pop("sweep", None)  # says which runs there are, and nothing of one
     OmegaConf.set_readonly(cfg, True)
-    if cfg.get("threads"):
-        import torch
-
-        torch.set_num_threads(cfg.threads)
+    take(cfg)
     with disk.telling(below=cfg.get("run_dir") or cfg.get("root") or "."):
         outcome = importlib.import_module(f"colbert_lab.stages.{verb}").run(cfg)
     if isinstance(outcome, str):
@@ -204,9 +203,9 @@ def _refuse_ranks() -> None:
     ranks = int(os.environ.get("WORLD_SIZE") or 1)
     if ranks > 1:
         raise ConfigError(
-            f"a run is one process on one device, but this is one of WORLD_SIZE={ranks}: each would do all of it\n"
-            "try: the same command without torchrun; several runs side by side, -m seed=0,1 sweep.jobs=2; or a batch "
-            "that is too large for one device in parts, train.batch_queries=8 train.accumulate=4"
+            f"a run starts its processes itself, but this is one of WORLD_SIZE={ranks}: each would do all of it\n"
+            f"try: the same command without torchrun and, where it trains, with devices={ranks}; several runs side by "
+            f"side: -m seed=0,1 sweep.jobs={ranks}"
         )
 
 

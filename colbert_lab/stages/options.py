@@ -193,6 +193,7 @@ class Options:
     artifact: str | None = None
     source: str | None = None
     threads: int | None = None
+    devices: int = 1
     encode: Encode = field(default_factory=Encode)
     splits: Splits = field(default_factory=Splits)
     dev: Dev = field(default_factory=Dev)

@@ -12,8 +12,9 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, read_trec
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.hub import model_at
-from colbert_lab.stages.index import Cutting, as_vectors, by_size, passages_of
+from colbert_lab.stages.index import passages_of
 from colbert_lab.stages.making import Outcome, make
+from colbert_lab.stages.reading import Cutting, as_vectors, by_size
 from colbert_lab.stages.score import rerank_with
 from colbert_lab.stages.search import encode_queries, query_encoding
 from colbert_lab.tracking.tracker import Tracker

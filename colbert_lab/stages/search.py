@@ -14,8 +14,9 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import Run, numbered_lines
 from colbert_lab.stages.encoding import query_encoding
 from colbert_lab.stages.found_in_chunks import found_in_chunks
-from colbert_lab.stages.index import check_takes, index_kind, load_encoder
+from colbert_lab.stages.index import check_takes, index_kind
 from colbert_lab.stages.making import Outcome, create, input_of, make, plain, say_once
+from colbert_lab.stages.reading import load_encoder
 from colbert_lab.tracking.tracker import Tracker
 
 

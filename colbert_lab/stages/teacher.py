@@ -144,13 +144,8 @@ def _trained(cfg: DictConfig, chosen: TrainedTeacher, collection: Collection, pa
         inputs["dev_run"] = lexical_run(cfg, collection, cfg.splits.dev, sorted(dev), chosen.dev_candidates)
 
     def work(builder: Builder, tracker: Tracker) -> None:
-        found = inputs.get("dev_run")
-        fitted(
-            builder,
-            tracker,
-            examples,
-            lambda folder: _fit(cfg, chosen, collection, examples, dev, found, folder, tracker),
-        )
+        given = (cfg, chosen, collection, examples, dev, inputs.get("dev_run"))
+        fitted(builder, tracker, cfg.devices, examples, _fit, *given)
 
     content = decisive(cfg, "teacher")
     return make(cfg, "teacher", "cross_encoder", f"{cfg.name}-teacher", inputs, content, work, path)

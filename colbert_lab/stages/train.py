@@ -42,7 +42,8 @@ def train(cfg: DictConfig, collection: Collection, start: Artifact, path: str | 
     }
 
     def work(builder: Builder, tracker: Tracker) -> None:
-        fitted(builder, tracker, examples, lambda folder: _fit(cfg, collection, start, examples, dev, folder, tracker))
+        given = (cfg, collection, start, examples, dev)
+        fitted(builder, tracker, cfg.devices, examples, _fit, *given)
 
     return make(cfg, "train", "model", f"{cfg.name}-s{cfg.seed}", inputs, decisive(cfg), work, path)
 

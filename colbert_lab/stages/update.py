@@ -22,17 +22,9 @@ from colbert_lab.index.files import HEAD
 from colbert_lab.stages import chunk_log
 from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.encoding import encoding, known_precision, query_encoding
-from colbert_lab.stages.index import (
-    Cutting,
-    as_texts,
-    as_vectors,
-    by_size,
-    conclude,
-    described,
-    index_kind,
-    load_encoder,
-)
+from colbert_lab.stages.index import conclude, described, index_kind
 from colbert_lab.stages.making import Outcome, input_of, make, plain, say
+from colbert_lab.stages.reading import Cutting, as_texts, as_vectors, by_size, load_encoder
 from colbert_lab.stages.search import read_ids
 from colbert_lab.tracking.tracker import Tracker
 

@@ -16,6 +16,7 @@ from colbert_lab.data.texts import hash_text
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.models.cross_encoder import CrossEncoder, PairBatch
 from colbert_lab.text.tokenizer import Batch, ColBERTTokenizer, Tokens
+from colbert_lab.training.gather import own_part
 
 
 class RankingBatch(Protocol):
@@ -110,7 +111,8 @@ class PairTrainingBatch:
 class BatchStream(Dataset):
     """Batch t of a run, t = 0, 1, ...: epoch e shuffles all examples by (seed, e); its last, partial batch is dropped.
 
-    An example's positive and negatives are drawn anew in every epoch, by (seed, epoch, example).
+    An example's positive and negatives are drawn anew in every epoch, by (seed, epoch, example). Where several
+    processes train together, each has its own part of every batch.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class BatchStream(Dataset):
         rows = self._order[1][position * self._queries : (position + 1) * self._queries]
         examples = [
             self._examples.sample(int(row), np.random.default_rng([self._seed, epoch, int(row)]), self._negatives)
-            for row in rows
+            for row in own_part(rows)
         ]
         return self._collate(index, examples)
 

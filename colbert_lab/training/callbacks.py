@@ -4,6 +4,7 @@ import math
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from colbert_lab.progress import Progress
 from colbert_lab.tracking.histogram import edges_of
 from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training.batches import RankingBatch
+from colbert_lab.training.gather import gather_objects, rank_offset
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -64,6 +66,8 @@ class TrainLog(pl.Callback):
     """Log the mean of what happened every `every` optimiser steps, and drive a progress bar.
 
     The scores of positives and negatives are logged as histograms between the same edges, of `_KEPT` scores at most.
+    Where several ranks train together it is of all of them, and every rank has this callback: what was added up is
+    gathered when it is logged or saved.
     """
 
     _ADDED_UP = ("_seconds", "_padding", "_batches", "_queries", "_tokens", "_sums", "_positives", "_negatives")
@@ -106,30 +110,46 @@ class TrainLog(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added up since the last line, for a resumed run."""
-        return {name: getattr(self, name) for name in self._ADDED_UP}
+        return self._added_up()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        for name in self._ADDED_UP:
-            setattr(self, name, state_dict[name])
+        """Go on from a checkpoint: rank 0 with what all had added up, the others with nothing."""
+        self._reset()
+        if not rank_offset(1):
+            for name in self._ADDED_UP:
+                setattr(self, name, state_dict[name])
 
     def _log(self, trainer: pl.Trainer) -> None:
-        values = {f"train/{name}": total / self._batches for name, total in self._sums.items()}
+        whole = SimpleNamespace(**self._added_up())
+        values = {f"train/{name}": total / whole._batches for name, total in whole._sums.items()}
         values |= {
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train/grad_norm": self._norm,
-            "train/queries_per_s": self._queries / self._seconds,
-            "train/tokens_per_s": self._tokens / self._seconds,
-            "train/padding_share": self._padding / self._batches,
+            "train/queries_per_s": whole._queries / whole._seconds,
+            "train/tokens_per_s": whole._tokens / whole._seconds,
+            "train/padding_share": whole._padding / whole._batches,
         }
         self._tracker.log(values, trainer.global_step)
-        samples = {"train/positive_scores": self._positives, "train/negative_scores": self._negatives}
+        samples = {"train/positive_scores": whole._positives, "train/negative_scores": whole._negatives}
         edges = edges_of(*samples.values())
         for name, scores in samples.items():
             if scores:
                 self._tracker.histogram(name, scores, trainer.global_step, edges=edges)
         self._bar.note(f"loss {values['train/loss']:.3f}, {values['train/queries_per_s']:.1f} queries/s")
         self._reset()
+
+    def _added_up(self) -> dict[str, Any]:
+        """What all ranks have added up, in rank order; the seconds are those of the first, during which all worked."""
+        first, *others = gather_objects([{name: getattr(self, name) for name in self._ADDED_UP}])
+        whole = dict(first)
+        for other in others:
+            for name in ("_padding", "_batches", "_queries", "_tokens"):
+                whole[name] += other[name]
+            # A resumed rank 0 has sums before the others have any.
+            whole["_sums"] = {name: value + other["_sums"].get(name, 0.0) for name, value in whole["_sums"].items()}
+            for name in ("_positives", "_negatives"):
+                whole[name] = (whole[name] + other[name])[: self._KEPT]
+        return whole
 
     def _reset(self) -> None:
         self._seconds = self._padding = 0.0

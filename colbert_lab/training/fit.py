@@ -7,14 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from colbert_lab.models.precision import Precision, best_device, resolve_precision
 from colbert_lab.progress import progress
 from colbert_lab.tracking.tracker import Tracker
+from colbert_lab.training import ranks
 from colbert_lab.training.batches import BatchStream, TrainingData
 from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, TrainLog
 from colbert_lab.training.dev import DevEvaluation, Judge, keep_weights, recover
@@ -80,30 +83,34 @@ def fit(
 ) -> dict[str, float]:
     """Train, or go on training; returns the best dev figures. `work/best` then holds the best checkpoint.
 
-    Without a judge (`dev`) the last weights are the result. Raises TrainingError where the loss is no number.
+    Without a judge (`dev`) the last weights are the result. Of ranks that train together (`ranks.together`) each calls
+    it, and rank 0 judges, keeps the best and returns. Raises TrainingError where the loss is no number.
     """
-    recover(work / "best")
+    if ranks.speaks():
+        recover(work / "best")
     # Before a checkpoint is loaded: the weights are still the start's.
     interpolation = Interpolation(module.model, plan.interpolate)
     last = work / "last.ckpt"
     evaluation = None
-    if dev is not None:
+    if dev is not None and ranks.speaks():
         evaluation = DevEvaluation(dev, plan.judge_every, work / "best", plan.precision, tracker, interpolation)
     data = TrainingData(stream, plan.max_steps * plan.accumulate)
     resumed = _step_of(last)
     tracker.resumed(resumed)
-    with progress("train", plan.max_steps, "steps", done=max(0, resumed)) as bar:
+    with progress("train", plan.max_steps, "steps", done=max(0, resumed), quiet=not ranks.speaks()) as bar:
         callbacks = [
             TrainLog(plan.log_every, tracker, bar),
             Health(),
             evaluation,
             Checkpoints(last, plan.checkpoint_every),
         ]
-        with warnings.catch_warnings(), _quiet("pytorch_lightning"):
+        with warnings.catch_warnings(), _quiet("pytorch_lightning", "lightning_fabric"):
             # Advice for other set-ups: loader workers (a batch is tokenised in a millisecond), loggers, accelerators.
             warnings.simplefilter("ignore")
             trainer = _trainer(plan, [c for c in callbacks if c is not None], work)
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+    if not ranks.speaks():
+        return {}
     if evaluation is None:
         with interpolation.applied():
             keep_weights(module.export, work / "best")
@@ -139,12 +146,13 @@ def _trainer(plan: Training, callbacks: list[pl.Callback], work: Path) -> pl.Tra
         max_steps=plan.max_steps,
         max_epochs=-1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=ranks.size(),
+        **(_joined() if ranks.size() > 1 else {}),
         precision="bf16-mixed" if resolve_precision(plan.precision, device) == "bf16" else "32-true",
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.clip or None,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -154,15 +162,23 @@ def _trainer(plan: Training, callbacks: list[pl.Callback], work: Path) -> pl.Tra
     )
 
 
+def _joined() -> dict[str, pl.strategies.Strategy]:
+    """How processes train together: gradients are averaged, also those of models with weights that a loss passes by."""
+    # Rank 0 judges meanwhile, for as long as that takes; that a rank is gone is seen by the process that started all.
+    limit = timedelta(days=1)
+    return {"strategy": pl.strategies.DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=limit)}
+
+
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet(*names: str) -> Iterator[None]:
+    before = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in before:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -10,6 +10,7 @@ or the direction with the number of devices.
 Without torch.distributed, or alone in it, every function here gives back what it was given.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -54,6 +55,18 @@ def gather_objects(items: list[Item]) -> list[Item]:
     lists: list[list[Item]] = [[] for _ in range(_world_size())]
     dist.all_gather_object(lists, items)
     return [item for part in lists for item in part]
+
+
+def own_part(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's part of a batch, in rank order, as many as every other's; ConfigError where that cannot be."""
+    size = _world_size()
+    if len(items) % size:
+        equal = size * max(1, len(items) // size)
+        raise ConfigError(
+            f"{size} processes cannot share {len(items)} queries equally\ntry: train.batch_queries={equal}"
+        )
+    part = len(items) // size
+    return items if size == 1 else items[rank_offset(part) :][:part]
 
 
 def rank_offset(local_count: int) -> int:

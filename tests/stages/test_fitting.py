@@ -31,7 +31,7 @@ class Examples(SimpleNamespace):
 def make(tmp_path):
     """make(path) -> the artifact, of a training whose steps are noted in `steps`."""
 
-    def train(folder):
+    def train(folder, tracker):
         # What `fit` does: goes on from its last checkpoint, and has its best weights in a directory.
         if not (folder / "last.ckpt").exists():
             with (tmp_path / "steps").open("a") as steps:
@@ -48,7 +48,7 @@ def make(tmp_path):
             build(path, "model", "the key") as builder,
             Tracker.start(builder.log, RunIdentity(), {}, []) as tracker,
         ):
-            fitted(builder, tracker, Examples(), train)
+            fitted(builder, tracker, 1, Examples(), train)
         return Artifact.open(path)
 
     return make

@@ -82,7 +82,7 @@ KNOBS = {
 }
 # Keys that must not change the result, by what they say.
 NEUTRAL = {
-    "where and under what name": {"name", "root", "run_dir", "data.root", "data.name", "threads"},
+    "where and under what name": {"name", "root", "run_dir", "data.root", "data.name", "threads", "devices"},
     "tracking": {f"tracking.{key}" for key in ("project", "group", "tags", "notes", "sink")},
     "another start": {"model", "backbone.name", "backbone.revision", "backbone.trust_remote_code"},
     "what to do about an error": {"data.unknown_documents", "backbone.add_markers"},

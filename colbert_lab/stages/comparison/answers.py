@@ -37,7 +37,8 @@ from colbert_lab.search.fusion import reciprocal_rank
 from colbert_lab.search.rerank import rerank
 from colbert_lab.stages.comparison.kinds import CrossEncoder, Fusion, GivenRun, Rerank
 from colbert_lab.stages.comparison.made import Made
-from colbert_lab.stages.index import Cutting, load_encoder, open_index, passages_of
+from colbert_lab.stages.index import open_index, passages_of
+from colbert_lab.stages.reading import Cutting, load_encoder
 from colbert_lab.stages.search import query_encoding
 
 _QUERY = "query"

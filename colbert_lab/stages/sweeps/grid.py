@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from colbert_lab.artifact import MANIFEST
+from colbert_lab.processes import visible_gpus
 from colbert_lab.stages.making import say
 from colbert_lab.stages.sweeps.job import command
 from colbert_lab.stages.sweeps.plan import Job, Plan
-from colbert_lab.stages.sweeps.pool import Ended, Pool, slots, visible_gpus
+from colbert_lab.stages.sweeps.pool import Ended, Pool, slots
 from colbert_lab.stages.table import JOBS, add_job, base_record, read_jobs
 
 # How much of a job's log stands for an error that it did not tell itself.

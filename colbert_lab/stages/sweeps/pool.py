@@ -122,16 +122,6 @@ def slots(jobs: int | None, gpus: Sequence[str], cores: int) -> list[dict[str, s
     return found
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nothing is set up on them."""
-    import torch
-
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    names = [str(number) for number in range(count)] if given is None else given.split(",")
-    return [name.strip() for name in names][:count]
-
-
 def _kill_group(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
