@@ -1,6 +1,7 @@
 """Runs: their order, and that TREC files keep everything."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -123,6 +124,24 @@ def test_reads_blank_lines_windows_line_ends_and_a_byte_order_mark(tmp_path):
     assert list(read_trec(tmp_path / "run")["q"]) == [("a", 2.0), ("b", 0.001)]
     (tmp_path / "empty").write_text("")
     assert len(read_trec(tmp_path / "empty")) == 0
+
+
+def test_a_result_takes_16_bytes_however_many_queries_share_a_document(tmp_path):
+    ids = [f"document-{i}" for i in range(400)]
+    run = Run({f"q{i}": Hits(tuple(ids), -np.arange(400) / 3) for i in range(100)})
+    write_trec(run, tmp_path / "run")
+    tracemalloc.start()
+    try:
+        again = read_trec(tmp_path / "run")
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert again == run
+    assert again["q7"].ids[5] is again["q99"].ids[5]
+    # Ids and queries apart: 8 bytes of a reference and 8 of a score.
+    room = 400 * 200 + 100 * 500
+    assert kept < 40_000 * 16 + room
+    assert most < 40_000 * 20 + room
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ What may not be a negative is dropped here, once, and counted: everything later 
 
 from collections import Counter
 from collections.abc import Collection as AnyCollection
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 from colbert_lab.data.collection import Collection, Qrels
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.mining.rows import Rows, write_rows
-from colbert_lab.mining.tally import Tally, spread
+from colbert_lab.mining.tally import Counted, Tally, spread
 from colbert_lab.run import Run
 
 _SCHEMA = pa.schema(
@@ -87,8 +87,10 @@ class QueryCandidates:
 
 def mine(
     run: Run, qrels: Qrels, collection: Collection, mining: Mining, kept: AnyCollection[str] = ()
-) -> tuple[list[QueryCandidates], dict]:
+) -> Counted[QueryCandidates]:
     """The candidates of the queries of `qrels` (then of `run`, with `unjudged`), in that order; and JSON counts.
+
+    They are found as they are iterated, so that those of one query are in memory at a time.
 
     `kept` are queries that are kept for judging: they may be without judgements in `qrels` and have some elsewhere, so
     that those of them which the run has are never mined as unjudged, but counted as kept_for_judging.
@@ -107,12 +109,7 @@ def mine(
     `short` counts queries that have fewer than `depth` negatives. DataError, with the id, where the run names a
     document, or a mined query, that is not in the collection.
     """
-    miner = _Miner(run, collection, mining)
-    others = [query for query in run if query not in qrels] if mining.unjudged else []
-    queries = [*qrels, *(query for query in others if query not in kept)]
-    miner.left_out["kept_for_judging"] = len(qrels) + len(others) - len(queries)
-    rows = [row for query in queries if (row := miner.row(query, qrels.get(query, {}))) is not None]
-    return rows, miner.counts(rows)
+    return Counted(_Miner(run, collection, mining).rows(qrels, kept))
 
 
 def contaminated(training: Iterable[str], test: Iterable[str], collection: Collection) -> list[tuple[str, str]]:
@@ -136,7 +133,7 @@ def contaminated(training: Iterable[str], test: Iterable[str], collection: Colle
 
 
 class Candidates:
-    """The candidates of a file, memory-mapped: `candidates[i]`, iteration, and all pairs in row order."""
+    """The candidates of a file, memory-mapped: `candidates[i]`, iteration, and the documents alone, in row order."""
 
     def __init__(self, file: Path):
         self._rows = Rows(file, _SCHEMA)
@@ -150,11 +147,14 @@ class Candidates:
     def __iter__(self) -> Iterator[QueryCandidates]:
         return map(_unpacked, self._rows)
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """(query id, document id) of all P candidates, row by row: the order of a teacher's scores."""
-        for row in self._rows:
-            for document in row["documents"]:
-                yield row["query"], document
+    def queries(self) -> Iterator[str]:
+        """The queries' ids, in row order."""
+        return (row["query"] for row in self._rows.columns("query"))
+
+    def groups(self) -> Iterator[tuple[str, list[str]]]:
+        """Each query's id and its documents', row by row: the order of a teacher's scores of all P pairs."""
+        for row in self._rows.columns("query", "documents"):
+            yield row["query"], row["documents"]
 
     @property
     def total(self) -> int:
@@ -185,17 +185,29 @@ class _Miner:
     def __init__(self, run: Run, collection: Collection, mining: Mining):
         self._run, self._mining = run, mining
         self._corpus, self._queries = collection.corpus, collection.queries
-        self.left_out = Counter({"empty_query": 0, "nothing_found": 0, "kept_for_judging": 0})
+        self._left_out = Counter({"empty_query": 0, "nothing_found": 0, "kept_for_judging": 0})
         self._not_in_run = 0
+        self._negatives_of: list[int] = []
+        self._sums = Counter({"pairs": 0, "positives": 0, "positives_not_found": 0, "without_positive": 0})
         self._dropped = Tally(
             *("outside_window", "beyond_depth", "below_min_grade", "self", "empty"),
             *("copy_of_positive", "copy_of_earlier", "surplus_positive", "unknown_positive"),
         )
 
-    def row(self, query: str, judged: dict[str, int]) -> QueryCandidates | None:
+    def rows(self, qrels: Qrels, kept: AnyCollection[str]) -> Generator[QueryCandidates, None, dict[str, Any]]:
+        others = [query for query in self._run if query not in qrels] if self._mining.unjudged else []
+        queries = [*qrels, *(query for query in others if query not in kept)]
+        self._left_out["kept_for_judging"] = len(qrels) + len(others) - len(queries)
+        for query in queries:
+            row = self._row(query, qrels.get(query, {}))
+            if row is not None:
+                yield row
+        return self._counts()
+
+    def _row(self, query: str, judged: dict[str, int]) -> QueryCandidates | None:
         own = self._queries.row(query)
         if not self._queries.characters[own]:
-            self.left_out["empty_query"] += 1
+            self._left_out["empty_query"] += 1
             return None
         hits = self._run.get(query)
         self._not_in_run += hits is None
@@ -205,10 +217,15 @@ class _Miner:
         negatives = self._negatives(query, int(self._queries.content[own]), found, judged, dropped)
         self._dropped.add(dropped)
         if not positives and not negatives:
-            self.left_out["nothing_found"] += 1
+            self._left_out["nothing_found"] += 1
             return None
         documents, ranks = zip(*positives, *negatives)
         grades = tuple(max(judged[document], 0) if document in judged else _UNJUDGED for document in documents)
+        self._negatives_of.append(len(negatives))
+        self._sums["pairs"] += len(documents)
+        self._sums["positives"] += len(positives)
+        self._sums["positives_not_found"] += sum(rank == 0 for _, rank in positives)
+        self._sums["without_positive"] += not positives
         return QueryCandidates(query, documents, ranks, grades)
 
     def _positives(self, found: tuple[str, ...], judged: dict[str, int], dropped: Counter) -> list[tuple[str, int]]:
@@ -266,19 +283,15 @@ class _Miner:
                 f"the run's result for query {query!r}: {error}; it was made on another collection"
             ) from error
 
-    def counts(self, rows: list[QueryCandidates]) -> dict[str, Any]:
-        negatives = [len(row.documents) - row.positives for row in rows]
+    def _counts(self) -> dict[str, Any]:
         return {
-            "queries": len(rows),
-            "pairs": sum(len(row.documents) for row in rows),
-            "positives": sum(row.positives for row in rows),
-            "positives_not_found": sum(rank == 0 for row in rows for rank in row.ranks),
-            "without_positive": sum(row.positives == 0 for row in rows),
-            "negatives": sum(negatives),
-            "negatives_per_query": spread(negatives),
-            "short": sum(count < self._mining.depth for count in negatives),
+            "queries": len(self._negatives_of),
+            **self._sums,
+            "negatives": sum(self._negatives_of),
+            "negatives_per_query": spread(self._negatives_of),
+            "short": sum(count < self._mining.depth for count in self._negatives_of),
             "not_in_run": self._not_in_run,
-            "left_out": dict(self.left_out),
+            "left_out": dict(self._left_out),
             "dropped": self._dropped.summary(),
         }
 

@@ -7,7 +7,7 @@ Candidates become pools by denoising: a document nobody judged is a negative onl
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,7 +18,7 @@ import pyarrow as pa
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.mining.candidates import QueryCandidates
 from colbert_lab.mining.rows import Rows, write_rows
-from colbert_lab.mining.tally import Tally, spread
+from colbert_lab.mining.tally import Counted, Tally, spread
 
 FILE = "pools.arrow"
 _SCHEMA = pa.schema(
@@ -89,23 +89,29 @@ class Pool:
     negative_ranks: tuple[int, ...]
 
 
-def make_pools(
-    candidates: Iterable[QueryCandidates], scores: np.ndarray, denoising: Denoising
-) -> tuple[list[Pool], dict[str, Any]]:
-    """The pools of the queries that have a positive, in their order, and JSON counts.
+def make_pools(candidates: Iterable[QueryCandidates], scores: np.ndarray, denoising: Denoising) -> Counted[Pool]:
+    """The pools of the queries that have a positive, in their order, made as they are iterated; and JSON counts.
 
-    `scores` [P] are the teacher's, of all candidates' documents in row order. Dropped, each with its spread over the
-    queries: false_negative (within the margin), label_error (`worst_positive_rank`), set_aside (a positive that is not
-    the teacher's best, with relabel=always). A query left without a negative keeps its pool; the least number in
-    `negatives_per_query` tells. DataError where there are more or fewer scores than documents, or one is no number.
+    `scores` [P] are the teacher's, of all candidates' documents in row order (they may be memory-mapped). Dropped, each
+    with its spread over the queries: false_negative (within the margin), label_error (`worst_positive_rank`), set_aside
+    (a positive that is not the teacher's best, with relabel=always). A query left without a negative keeps its pool;
+    the least number in `negatives_per_query` tells. DataError where there are more or fewer scores than documents, at
+    the end at the latest, or where one is no number.
     """
-    scores = np.asarray(scores, dtype=np.float32)
-    pools, relabelled, without, start = [], 0, 0, 0
+    return Counted(_made(candidates, scores, denoising))
+
+
+def _made(
+    candidates: Iterable[QueryCandidates], scores: np.ndarray, denoising: Denoising
+) -> Generator[Pool, None, dict[str, Any]]:
+    relabelled, without, positive, start = 0, 0, 0, 0
+    sizes: list[int] = []
     dropped = Tally("false_negative", "label_error", "set_aside")
     for row in candidates:
         mine, start = scores[start : start + len(row.documents)], start + len(row.documents)
         if start > len(scores):
             break
+        mine = np.asarray(mine, dtype=np.float32)
         _check(row, mine)
         lost: Counter[str] = Counter()
         positives, negatives = _divide(row, mine, denoising, lost)
@@ -114,7 +120,9 @@ def make_pools(
             negatives = _outside_margin(mine, positives, negatives, denoising, lost)
         dropped.add(lost)
         if positives:
-            pools.append(_pool(row, mine, positives, negatives))
+            positive += len(positives)
+            sizes.append(len(negatives))
+            yield _pool(row, mine, positives, negatives)
         else:
             without += 1
     if start != len(scores):
@@ -122,11 +130,11 @@ def make_pools(
             f"the teacher gave {len(scores)} scores, but the candidates have {'more' if start > len(scores) else start}"
             " documents; they belong to other candidates, score these again"
         )
-    return pools, {
-        "queries": len(pools),
-        "positives": sum(len(pool.positives) for pool in pools),
-        "negatives": sum(len(pool.negatives) for pool in pools),
-        "negatives_per_query": spread(len(pool.negatives) for pool in pools),
+    return {
+        "queries": len(sizes),
+        "positives": positive,
+        "negatives": sum(sizes),
+        "negatives_per_query": spread(sizes),
         "relabelled": relabelled,
         "left_out": {"without_positive": without},
         "dropped": dropped.summary(),

@@ -43,8 +43,12 @@ class Rows:
         return self._batches[batch].slice(index - int(self._starts[batch]), 1).to_pylist()[0]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.columns()
+
+    def columns(self, *names: str) -> Iterator[dict[str, Any]]:
+        """All rows in order, with these columns only (none given: all); no more than a batch is in memory at once."""
         for batch in self._batches:
-            yield from batch.to_pylist()
+            yield from (batch.select(list(names)) if names else batch).to_pylist()
 
     def lengths(self, column: str) -> np.ndarray:
         """[len] int64, how many entries each row's list has in this column."""

@@ -25,24 +25,66 @@ from colbert_lab.index import disk
 
 KEY = np.dtype("V16")
 _RECORD = np.dtype([("key", KEY), ("score", "<f4")])
+# The same bytes with the key as two numbers: these compare many times as fast.
+_NUMBERS = np.dtype([("first", "<u8"), ("second", "<u8"), ("score", "<f4")])
 _HEAD = 20
 _MAGIC = b"colbert_lab scores 1\n"
 
 
 def pair_key(teacher_key: str, query: str, document: str) -> bytes:
     """16 bytes that name a teacher's score of two texts; lengths go in too, so that no two pairs run together."""
-    digest = blake2b(digest_size=16)
-    for text in (teacher_key, query, document):
-        content = text.encode("utf-8")
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
-    return digest.digest()
+    return _named(_framed(teacher_key) + _framed(query), document)
 
 
 def pair_keys(teacher_key: str, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
     """The keys [P] of query i and document i, as ScoreCache takes them."""
-    joined = b"".join(pair_key(teacher_key, q, d) for q, d in zip(queries, documents, strict=True))
+    begun = {query: _framed(teacher_key) + _framed(query) for query in set(queries)}
+    joined = b"".join(_named(begun[q], d) for q, d in zip(queries, documents, strict=True))
     return np.frombuffer(joined, dtype=KEY)
+
+
+def _named(begun: bytes, document: str) -> bytes:
+    return blake2b(begun + _framed(document), digest_size=16).digest()
+
+
+def _framed(text: str) -> bytes:
+    content = text.encode("utf-8")
+    return len(content).to_bytes(8, "little") + content
+
+
+class KnownScores:
+    """N known scores, found by key; of a pair that is there twice the first score counts.
+
+    `records` are the two numbers of each key and the scores, three arrays [N] in the order in which they were added;
+    they are put in another. Takes 20 bytes a record, 36 while it is made.
+    """
+
+    def __init__(self, records: tuple[np.ndarray, np.ndarray, np.ndarray]):
+        self._first, self._second, self._scores = records
+        # By the first number alone: stable, so that what was added first stays first.
+        order = np.argsort(self._first, kind="stable")
+        for column in records:
+            # In its place, so that one column at a time is held twice.
+            column[:] = column[order]
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def lookup(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float32 [P] of keys [P], NaN where there is none, and the mask [P] of those found."""
+        scores, found = np.full(len(keys), np.nan, dtype=np.float32), np.zeros(len(keys), dtype=bool)
+        first, second = np.ascontiguousarray(keys).view("<u8").reshape(-1, 2).T
+        places = np.searchsorted(self._first, first)
+        open_ = np.flatnonzero(places < len(self))
+        while len(open_ := open_[self._first[places[open_]] == first[open_]]):
+            same = self._second[places[open_]] == second[open_]
+            scores[open_[same]] = self._scores[places[open_[same]]]
+            found[open_[same]] = True
+            # Another key with the same first number lies before the one that is looked for.
+            open_ = open_[~same]
+            places[open_] += 1
+            open_ = open_[places[open_] < len(self)]
+        return scores, found
 
 
 class ScoreCache:
@@ -60,21 +102,24 @@ class ScoreCache:
         self._checked = len(self._header)
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def lookup(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float32 [P] of keys [P], NaN where there is none, and the mask [P] of those found.
+    def known(self) -> KnownScores:
+        """All scores that are there now, read once for many small look-ups; what is added later is not among them."""
+        if not self.path.exists():
+            return KnownScores(_columns(0))
+        with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as handle:
+            records = _columns(os.fstat(handle).st_size // _RECORD.itemsize)
+            count = 0
+            for end, content in self._commits(handle, len(self._header)):
+                self._checked = end
+                part = np.frombuffer(content, dtype=_NUMBERS)
+                for column, name in zip(records, _NUMBERS.names):
+                    column[count : count + len(part)] = part[name]
+                count += len(part)
+        return KnownScores(tuple(column[:count] for column in records))
 
-        Of a pair that was added twice the first score counts. Takes memory of three times the file's size.
-        """
-        scores = np.full(len(keys), np.nan, dtype=np.float32)
-        records = self._read()
-        if not len(records) or not len(keys):
-            return scores, np.zeros(len(keys), dtype=bool)
-        order = np.argsort(records["key"], kind="stable")
-        known = records["key"][order]
-        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        found = known[place] == keys
-        scores[found] = records["score"][order[place[found]]]
-        return scores, found
+    def lookup(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Like that of KnownScores, of all scores that are there now; `known` saves reading them each time."""
+        return self.known().lookup(keys)
 
     def add(self, keys: np.ndarray, scores: np.ndarray) -> None:
         """Append scores [P] under keys [P] as one commit, on disk when this returns; a torn commit is cut off first."""
@@ -91,43 +136,34 @@ class ScoreCache:
             size = os.fstat(handle).st_size
             # Commits that were checked before need no second look, unless somebody removed the file.
             start = self._checked if self._checked <= size else len(self._header)
-            commits = self._commits(handle, start)
-            end = commits[-1][1] if commits else start
+            end = start
+            for last, _ in self._commits(handle, start):
+                end = last
             begun = size >= len(self._header)
             os.ftruncate(handle, end if begun else 0)
             _write(handle, (b"" if begun else self._header) + _checksum(content) + content)
             self._checked = os.fstat(handle).st_size
 
-    def _read(self) -> np.ndarray:
-        """All records of whole commits, in the order in which they were added."""
-        if not self.path.exists():
-            return np.empty(0, dtype=_RECORD)
-        with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as handle:
-            commits = self._commits(handle, len(self._header))
-            parts = [os.pread(handle, end - start, start) for start, end in commits]
-        return np.frombuffer(b"".join(parts), dtype=_RECORD)
-
-    def _commits(self, handle: int, start: int) -> list[tuple[int, int]]:
-        """Where the records of each whole commit from `start` on begin and end, up to a torn one."""
+    def _commits(self, handle: int, start: int) -> Iterator[tuple[int, bytes]]:
+        """Where each whole commit from `start` on ends, and its records, up to a torn one."""
         size = os.fstat(handle).st_size
         header = os.pread(handle, len(self._header), 0)
         if header != self._header:
             if self._header.startswith(header) and size < len(self._header):
-                return []
+                return
             raise ArtifactError(f"{self.path} holds the scores of another teacher, or none; remove it")
-        found = []
         while start + _HEAD <= size:
             head = os.pread(handle, _HEAD, start)
             end = start + _HEAD + _RECORD.itemsize * int.from_bytes(head[16:], "little")
             if end > size:
-                break
-            if head[:16] != _checksum(head[16:] + os.pread(handle, end - start - _HEAD, start + _HEAD)):
+                return
+            content = os.pread(handle, end - start - _HEAD, start + _HEAD)
+            if head[:16] != _checksum(head[16:] + content):
                 if end == size:
-                    break
+                    return
                 raise ArtifactError(f"{self.path} was changed at byte {start}; remove it, its pairs are scored again")
-            found.append((start + _HEAD, end))
+            yield end, content
             start = end
-        return found
 
     @contextmanager
     def _locked(self, flags: int, lock: int) -> Iterator[int]:
@@ -137,6 +173,11 @@ class ScoreCache:
             yield handle
         finally:
             os.close(handle)
+
+
+def _columns(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Room for the numbers of the keys and the scores of so many records."""
+    return tuple(np.empty(count, dtype=_NUMBERS[name]) for name in _NUMBERS.names)
 
 
 def _checksum(content: bytes) -> bytes:

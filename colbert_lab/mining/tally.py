@@ -1,8 +1,34 @@
 """Counts of what was dropped, by reason and query: a total alone does not tell one bad query from a bad rule."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
+
+
+class Counted(Generic[T]):
+    """Rows that are made one at a time, as they are iterated, once; and what was counted meanwhile.
+
+    `rows` yields them and returns the counts.
+    """
+
+    def __init__(self, rows: Generator[T, None, dict[str, Any]]):
+        self._rows = rows
+        self._counts: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        if self._counts is not None:
+            raise RuntimeError("these rows were iterated before; they are made once")
+        self._counts = yield from self._rows
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The counts, as JSON; RuntimeError before the last row was taken."""
+        if self._counts is None:
+            raise RuntimeError("what rows count is known when all of them were taken")
+        return self._counts
 
 
 class Tally:

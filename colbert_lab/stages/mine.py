@@ -65,17 +65,19 @@ def mine_run(
     inputs = {"run": given, "collection": collection.artifact}
 
     def work(builder: Builder, tracker: Tracker) -> None:
-        from colbert_lab.mining.candidates import contaminated, mine, write_candidates
+        from colbert_lab.mining.candidates import contaminated, mine, read_candidates, write_candidates
 
         hits = read_run(str(given.path))[0] if found is None else found
-        rows, counts = mine(hits, training, collection, create(cfg.mine), kept)
+        mined = mine(hits, training, collection, create(cfg.mine), kept)
+        file = builder.path / "candidates.arrow"
+        write_candidates(file, mined)
+        counts = mined.counts
         if left := counts["left_out"]["kept_for_judging"]:
             say(f"{left:,} queries of the run are held out or judged in another split than train: they are not mined")
-        both = contaminated([row.query for row in rows], _test_queries(cfg, collection), collection)
+        both = contaminated(read_candidates(file).queries(), _test_queries(cfg, collection), collection)
         counts["contaminated_test_queries"] = len({query for query, _ in both})
         if both:
             say(f"{len(both):,} training queries are test queries too, {both[0]} for example: results will flatter")
-        write_candidates(builder.path / "candidates.arrow", rows)
         builder.counts.update(counts)
         tracker.summary({f"mine/{name}": v for name, v in flat_counts({**counts, "kept": counts["pairs"]}).items()})
 

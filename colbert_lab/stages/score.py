@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from omegaconf import DictConfig
 
 from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
-from colbert_lab.errors import ConfigError
+from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index import disk
+from colbert_lab.mining.pairs import Pairs
+from colbert_lab.processes import in_order
 from colbert_lab.run import Run, rank, read_trec, write_trec
 from colbert_lab.stages.index import open_index
 from colbert_lab.stages.lexical import bm25_of
@@ -57,10 +60,11 @@ def score_candidates_of(
         from colbert_lab.mining.candidates import read_candidates
 
         mined = read_candidates(candidates.path / "candidates.arrow")
-        queries, documents = map(list, zip(*mined.pairs()))
-        options = plain(cfg.score)
+        if not mined.total:
+            raise DataError(f"{candidates.path} holds no candidates to score\ntry: mine.ranks=[1,1000], or another run")
+        pairs = Pairs.of(collection, mined.groups())
         start = time.perf_counter()
-        total, facts = _ensemble(cfg, options, collection, teachers, queries, documents, mined.offsets)
+        total, facts = _ensemble(cfg, plain(cfg.score), teachers, pairs, mined.offsets)
         taken = time.perf_counter() - start
         # Whole, by one write: where numpy writes to a full disk itself, the error does not say so.
         np.save(content := BytesIO(), total)
@@ -95,21 +99,31 @@ def unscored(teacher: Artifact, found: Run) -> int:
     )
 
 
-def teacher_scores(
-    cfg: DictConfig, collection: Collection, teacher: Artifact, queries: Sequence[str], documents: Sequence[str]
-) -> tuple[np.ndarray, dict[str, int]]:
-    """One teacher's scores [P] of pairs of ids, from the cache below cfg.root where they are known; and how many."""
+def teacher_scores(cfg: DictConfig, teacher: Artifact, pairs: Pairs) -> tuple[np.ndarray, dict[str, int]]:
+    """One teacher's scores [P] of pairs, from the cache below cfg.root where they are known; and how many are."""
     from colbert_lab.mining.score_cache import ScoreCache
-    from colbert_lab.mining.teacher import Pairs, score_candidates
+    from colbert_lab.mining.scored import score_candidates
     from colbert_lab.progress import progress
 
-    made = _teacher(cfg, collection, teacher)
-    pairs = Pairs(list(queries), list(documents), collection.queries.get(queries), collection.corpus.get(documents))
+    made = _teacher(cfg, pairs.collection, teacher)
     cache = None
     if not made.instant:
         cache = ScoreCache(Path(cfg.root).expanduser() / "cache" / "scores", made.key)
+    devices, ask = cfg.get("devices") or 1, None
+    if devices > 1 and not made.instant:
+        ask = partial(in_order, devices, _scoring_of, (cfg, pairs.collection, teacher))
     with progress("score", len(pairs), "pairs") as bar:
-        return score_candidates(pairs, made, cache, bar=bar)
+        return score_candidates(pairs, made, cache, bar=bar, ask=ask)
+
+
+def _scoring_of(
+    cfg: DictConfig, collection: Collection, teacher: Artifact
+) -> Callable[[Pairs], tuple[np.ndarray, int]]:
+    """What scores pairs in a process that shares the work."""
+    from colbert_lab.mining.scored import scoring
+
+    made = _teacher(cfg, collection, teacher)
+    return lambda part: next(scoring(made, [part]))
 
 
 def rerank_with(
@@ -130,27 +144,23 @@ def rerank_with(
 
     def work(builder: Builder, tracker: Tracker) -> None:
         cut = found.cut(k)
-        queries = [query for query, hits in cut.items() for _ in hits.ids]
-        documents = [document for hits in cut.values() for document in hits.ids]
+        pairs = Pairs.of(collection, ((query, hits.ids) for query, hits in cut.items()))
         offsets = np.cumsum([0, *map(len, cut.values())])
-        scores, _ = _ensemble(cfg, content["score"], collection, teachers, queries, documents, offsets)
+        scores, _ = _ensemble(cfg, content["score"], teachers, pairs, offsets)
         parts = zip(cut.items(), offsets)
         reranked = Run({q: rank(hits.ids, scores[at : at + len(hits)]) for (q, hits), at in parts}, cut.depth)
         write_trec(reranked, builder.path / "run.trec.gz")
-        builder.counts.update(
-            queries=len(reranked), depth=reranked.depth, results=len(documents), documents=len(set(documents))
-        )
+        documents = len(np.unique(pairs.document_rows))
+        builder.counts.update(queries=len(reranked), depth=reranked.depth, results=len(pairs), documents=documents)
         if any(teacher.kind == "cross_encoder" for teacher in teachers):
-            builder.counts["cut_pairs"] = _cut_pairs(collection, teachers, queries, documents)
-        tracker.summary({"search/queries": len(reranked), "search/candidates": len(documents)})
+            builder.counts["cut_pairs"] = _cut_pairs(teachers, pairs)
+        tracker.summary({"search/queries": len(reranked), "search/candidates": len(pairs)})
 
     name = f"{collection.name.replace('/', '-')}-{cfg.split}-{cfg.name}-rerank{k}"
     return make(cfg, "rerank", "run", name, inputs, content, work, path)
 
 
-def _cut_pairs(
-    collection: Collection, teachers: Sequence[Artifact], queries: Sequence[str], documents: Sequence[str]
-) -> int:
+def _cut_pairs(teachers: Sequence[Artifact], pairs: Pairs) -> int:
     """How many pairs the cross-encoders cut, counted anew: of those in the cache it is not known any more."""
     from colbert_lab.models.cross_encoder import CrossEncoder
 
@@ -159,28 +169,25 @@ def _cut_pairs(
         if teacher.kind != "cross_encoder":
             continue
         model = CrossEncoder.load(teacher.path)
-        for start in range(0, len(queries), _PAIRS):
-            some = slice(start, start + _PAIRS)
-            texts = collection.queries.get(queries[some]), collection.corpus.get(documents[some])
-            cut += sum(map(bool, model.tokenize(*texts).cut))
+        for some in pairs.blocks(_PAIRS):
+            part = pairs.select(some)
+            cut += sum(map(bool, model.tokenize(part.queries, part.documents).cut))
     return cut
 
 
 def _ensemble(
     cfg: DictConfig,
     options: Mapping[str, Any],
-    collection: Collection,
     teachers: Sequence[Artifact],
-    queries: Sequence[str],
-    documents: Sequence[str],
+    pairs: Pairs,
     offsets: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """The teachers' scores [P] as one, and how many pairs were scored anew, known, repeated and cut, over all."""
-    from colbert_lab.mining.teacher import combine
+    from colbert_lab.mining.ensemble import combine
 
     parts, facts = [], dict.fromkeys(("scored", "cached", "repeated", "cut"), 0)
     for teacher in teachers:
-        scores, found = teacher_scores(cfg, collection, teacher, queries, documents)
+        scores, found = teacher_scores(cfg, teacher, pairs)
         parts.append(scores)
         facts = {name: facts[name] + found[name] for name in facts}
     return combine(parts, offsets, options["normalise"], options["weights"]), facts

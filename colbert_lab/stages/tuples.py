@@ -42,10 +42,10 @@ def make_tuples(cfg: DictConfig, candidates: Artifact, scores: Artifact, path: s
         from colbert_lab.mining.pools import make_pools, write_pools
 
         mined = read_candidates(candidates.path / "candidates.arrow")
-        pools, counts = make_pools(mined, np.load(scores.path / "scores.npy"), create(cfg.tuples))
+        pools = make_pools(mined, np.load(scores.path / "scores.npy", mmap_mode="r"), create(cfg.tuples))
         write_pools(builder.path / "pools.arrow", pools)
-        builder.counts.update(counts)
-        tracker.summary({f"tuples/{name}": v for name, v in flat_counts(counts).items()})
+        builder.counts.update(pools.counts)
+        tracker.summary({f"tuples/{name}": v for name, v in flat_counts(pools.counts).items()})
 
     inputs = {"candidates": candidates, "scores": scores}
     return make(cfg, "tuples", "tuples", cfg.name, inputs, {"tuples": cfg.tuples}, work, path)

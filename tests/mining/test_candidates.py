@@ -22,7 +22,12 @@ def run_of(**found):
 
 
 def mined(made, run, **knobs):
-    return mine(run, made.qrels("train"), made, Mining(**knobs))
+    return taken(mine(run, made.qrels("train"), made, Mining(**knobs)))
+
+
+def taken(found):
+    """All rows, and then the counts."""
+    return list(found), found.counts
 
 
 @pytest.fixture
@@ -114,7 +119,8 @@ def test_the_query_itself_and_empty_documents_are_dropped(make):
     assert row.documents == ("pos", "neg")
     assert counts["dropped"]["self"]["total"] == 2
     assert counts["dropped"]["empty"]["total"] == 1
-    (row,), counts = mine(run_of(q=["blank", "neg"]), {"q": {"pos": 1, "gone": 1}}, made, Mining())
+    found = mine(run_of(q=["blank", "neg"]), {"q": {"pos": 1, "gone": 1}}, made, Mining())
+    (row,), counts = taken(found)
     assert row.documents == ("pos", "neg")
     assert counts["dropped"]["empty"]["total"] == 1
     assert counts["dropped"]["unknown_positive"]["total"] == 1
@@ -129,6 +135,21 @@ def test_queries_without_judgements_are_mined_only_when_asked_for(make):
     assert rows[1] == QueryCandidates("free", ("a", "b"), (1, 2), (-1, -1))
     assert counts["left_out"] == {"empty_query": 1, "nothing_found": 1, "kept_for_judging": 0}
     assert (counts["queries"], counts["without_positive"], counts["pairs"]) == (2, 1, 4)
+
+
+def test_rows_are_found_one_at_a_time_and_counted_at_the_end(make):
+    made = make({"a": "x", "b": "y"}, {"p": "?", "q": "!"}, [("p", "a", 1), ("q", "a", 1)])
+    found = mine(run_of(p="ab", q=["gone"]), made.qrels("train"), made, Mining())
+    rows = iter(found)
+    assert next(rows).query == "p", "the mistake in q is not met yet"
+    with pytest.raises(RuntimeError, match="known when all of them were taken"):
+        found.counts  # noqa: B018
+    with pytest.raises(DataError, match="'gone'"):
+        next(rows)
+    found = mine(run_of(p="ab"), made.qrels("train"), made, Mining())
+    assert (len(list(found)), found.counts["queries"]) == (2, 2)
+    with pytest.raises(RuntimeError, match="made once"):
+        list(found)
 
 
 def test_drops_are_told_a_query(make):
@@ -147,7 +168,8 @@ def test_d12_the_file_is_equal_byte_for_byte_and_reads_back(tmp_path, fifty, eve
     read = read_candidates(files[0])
     assert list(read) == [read[i] for i in range(len(read))] == rows
     pairs = [(row.query, document) for row in rows for document in row.documents]
-    assert list(read.pairs()) == pairs
+    assert [(query, document) for query, documents in read.groups() for document in documents] == pairs
+    assert list(read.queries()) == [row.query for row in rows]
     assert read.total == len(pairs) == 50 + 2499
     assert read.offsets.tolist() == np.cumsum([0, *(len(row.documents) for row in rows)]).tolist()
     assert pickle.loads(pickle.dumps(read))[1700] == rows[1700]

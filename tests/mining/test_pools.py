@@ -15,7 +15,13 @@ SCORES = [5.0, 2.0, 6.0, 4.0, 1.0, 2.0]
 
 
 def pools_of(row=ROW, scores=SCORES, **knobs):
-    return make_pools([row], np.array(scores, dtype=np.float32), Denoising(**knobs))
+    return taken([row], scores, **knobs)
+
+
+def taken(rows, scores, **knobs):
+    """All pools, and then the counts."""
+    made = make_pools(rows, np.array(scores, dtype=np.float32), Denoising(**knobs))
+    return list(made), made.counts
 
 
 def test_without_denoising_everything_is_kept():
@@ -51,7 +57,7 @@ def test_d6_negatives_within_the_margin_of_the_positive_are_dropped(margin, agai
 
 def test_never_relabelled_queries_without_a_positive_are_left_out_and_counted():
     free = QueryCandidates("free", ("a", "b"), (1, 2), (-1, 0))
-    pools, counts = make_pools([free, ROW], np.array([9.0, 8.0, *SCORES]), Denoising())
+    pools, counts = taken([free, ROW], [9.0, 8.0, *SCORES])
     assert [pool.query for pool in pools] == ["q"]
     assert counts["left_out"] == {"without_positive": 1}
     assert counts["relabelled"] == 0
@@ -59,7 +65,7 @@ def test_never_relabelled_queries_without_a_positive_are_left_out_and_counted():
 
 def test_unjudged_queries_get_the_teachers_best_among_the_unjudged():
     free = QueryCandidates("free", ("a", "b", "c"), (1, 2, 3), (-1, 0, -1))
-    pools, counts = make_pools([free, ROW], np.array([1.0, 8.0, 3.0, *SCORES]), Denoising(relabel="unjudged"))
+    pools, counts = taken([free, ROW], [1.0, 8.0, 3.0, *SCORES], relabel="unjudged")
     # b has the highest score, but was judged not relevant.
     assert pools[0] == Pool("free", ("c",), (3.0,), ("a", "b"), (1.0, 8.0), (1, 2))
     assert pools[1].positives == ("p1", "p2")
@@ -91,6 +97,16 @@ def test_positives_that_the_teacher_ranks_low_are_errors_of_the_judgements():
     assert (pool.positives, counts["relabelled"]) == (("u1",), 1)
 
 
+def test_pools_are_made_one_at_a_time():
+    made = make_pools([ROW, ROW], np.array([*SCORES, *[np.nan] * 6], dtype=np.float32), Denoising())
+    pools = iter(made)
+    assert next(pools).positives == ("p1", "p2")
+    with pytest.raises(RuntimeError, match="known when all of them were taken"):
+        made.counts  # noqa: B018
+    with pytest.raises(DataError, match="no number"):
+        next(pools)
+
+
 def test_scores_of_other_candidates_are_refused():
     with pytest.raises(DataError, match="gave 5 scores, but the candidates have more documents"):
         pools_of(scores=SCORES[:5])
@@ -105,9 +121,11 @@ def test_d12_the_file_is_equal_byte_for_byte_and_keeps_every_bit_of_a_score(tmp_
     rng = np.random.default_rng(0)
     rows = [QueryCandidates(str(i), ("a", "b", "c"), (1, 2, 3), (1, -1, -1)) for i in range(1200)]
     scores = rng.normal(size=3600).astype(np.float32)
-    pools, _ = make_pools(rows, scores, Denoising(margin=0.1))
-    for name in ("one", "two"):
-        write_pools(tmp_path / name, make_pools(rows, scores, Denoising(margin=0.1))[0])
+    pools, counts = taken(rows, scores, margin=0.1)
+    np.save(tmp_path / "scores.npy", scores)
+    for name, given in (("one", scores), ("two", np.load(tmp_path / "scores.npy", mmap_mode="r"))):
+        write_pools(tmp_path / name, made := make_pools(iter(rows), given, Denoising(margin=0.1)))
+        assert made.counts == counts
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     read = read_pools(tmp_path / "one")
     assert list(read) == pools

@@ -1,6 +1,7 @@
 """The score cache: what was added comes back to the bit, torn commits do not, another teacher's file is refused."""
 
 import fcntl
+import os
 import threading
 
 import numpy as np
@@ -47,12 +48,46 @@ def test_what_is_named_by_a_key():
     pairs = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("c", "ab")]
     assert len({pair_key(TEACHER, *pair) for pair in pairs} | {pair_key(TEACHER[:-1], "ab", "c")}) == 6
     assert pair_keys(TEACHER, *zip(*pairs)).tolist() == [pair_key(TEACHER, *pair) for pair in pairs]
+    # Another name would leave every cache that there is without use.
+    assert pair_key(TEACHER, "a river", "the stöne bridge").hex() == "7ef0df75b7882c88f3e34c898ba9bc36"
 
 
 def test_a_key_that_ends_in_zero_bytes_is_itself(cache):
     keys = np.frombuffer(b"\x01" + b"\x00" * 15 + b"\x01\x00\x01" + b"\x00" * 13, dtype="V16")
     cache.add(keys[:1], scores_of(7))
     assert cache.lookup(keys)[1].tolist() == [True, False]
+
+
+def test_keys_that_begin_alike_are_told_apart(cache):
+    # Eight equal bytes, then a number; the number 2 is added twice, and 4 never.
+    def keys(*numbers):
+        return np.frombuffer(b"".join(b"12345678" + n.to_bytes(8, "big") for n in numbers), dtype="V16")
+
+    cache.add(keys(3, 2, 1), scores_of(30, 20, 10))
+    cache.add(keys(2, 0), scores_of(21, 0))
+    scores, found = cache.lookup(keys(4, 0, 1, 2, 3, 2, 4))
+    assert found.tolist() == [False, True, True, True, True, True, False]
+    assert scores[found].tolist() == [0, 10, 20, 30, 20]
+
+
+def test_what_is_known_is_read_once(cache, monkeypatch):
+    cache.add(keys_of(*range(50)), scores_of(*range(50)))
+    known, read = cache.known(), []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *given: read.append(1) or pread(*given))
+    for number in range(60):
+        scores, found = known.lookup(keys_of(number))
+        assert (found.tolist(), scores[found].tolist()) == ([number < 50], [number] * (number < 50))
+    assert not read
+    assert len(known) == 50
+    # Whoever has read the file need not read it again to add to it: the header only.
+    (again := ScoreCache(cache.path.parent, TEACHER)).known()
+    read.clear()
+    again.add(keys_of(60), scores_of(60))
+    assert len(read) == 1
+    cache.add(keys_of(70), scores_of(70))
+    assert not known.lookup(keys_of(70))[1].any(), "known is what was there"
+    assert cache.lookup(keys_of(70))[0].tolist() == [70]
 
 
 def test_a_torn_commit_never_counts_and_is_cut_off(cache):

@@ -1,6 +1,8 @@
 """Teachers: each scores as its model does, a pair is scored once, a killed scoring goes on to the same bytes."""
 
-from itertools import pairwise
+import zlib
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -8,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbert_lab.errors import ConfigError, DataError
+from colbert_lab.data.texts import Texts
+from colbert_lab.errors import DataError
+from colbert_lab.mining.pairs import Pairs
 from colbert_lab.mining.score_cache import ScoreCache
+from colbert_lab.mining.scored import score_candidates, scoring
 from colbert_lab.mining.teacher import (
     Bm25Teacher,
     CrossEncoderTeacher,
     FileTeacher,
     IndexTeacher,
     MaxSimTeacher,
-    Pairs,
-    combine,
-    score_candidates,
 )
 from colbert_lab.models.backbone import Backbone
 from colbert_lab.models.colbert import ColBERT
@@ -42,10 +44,14 @@ DOCUMENTS = {
 }
 
 
-def cross(queries=QUERIES, documents=DOCUMENTS):
+@pytest.fixture
+def cross(pairs_of):
     """All pairs of some queries and documents."""
-    ids = [(q, d) for q in queries for d in documents]
-    return Pairs([q for q, _ in ids], [d for _, d in ids], [queries[q] for q, _ in ids], [documents[d] for _, d in ids])
+
+    def made(queries=QUERIES, documents=DOCUMENTS):
+        return pairs_of([(q, d) for q in queries for d in documents], queries, documents)
+
+    return made
 
 
 class Counting:
@@ -91,7 +97,7 @@ def colbert(tiny_backbone):
     return ColBERT(encoder, ColBERTTokenizer(tokenizer, text), projection).eval()
 
 
-def test_a_pair_is_scored_once_and_then_known(tmp_path):
+def test_a_pair_is_scored_once_and_then_known(tmp_path, cross):
     teacher, pairs = Counting(), cross()
     first, facts = score_candidates(pairs, teacher, ScoreCache(tmp_path, teacher.key), chunk=6)
     assert facts == {"scored": 20, "cached": 0, "repeated": 0, "cut": 4}
@@ -106,7 +112,7 @@ def test_a_pair_is_scored_once_and_then_known(tmp_path):
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 3])
-def test_killed_and_begun_again_gives_the_same_bytes(tmp_path, fail_at):
+def test_killed_and_begun_again_gives_the_same_bytes(tmp_path, fail_at, cross):
     pairs = cross()
     expected, _ = score_candidates(pairs, Counting(), ScoreCache(tmp_path / "whole", "teacher-a"), chunk=6)
     killed = Counting(fail_at=fail_at)
@@ -120,7 +126,7 @@ def test_killed_and_begun_again_gives_the_same_bytes(tmp_path, fail_at):
     assert killed.path.read_bytes() == whole.path.read_bytes()
 
 
-def test_a_commit_torn_by_the_kill_is_scored_again_in_the_same_batch(tmp_path):
+def test_a_commit_torn_by_the_kill_is_scored_again_in_the_same_batch(tmp_path, cross):
     pairs = cross()
     expected, _ = score_candidates(pairs, Counting(), ScoreCache(tmp_path, "teacher-a"), chunk=6)
     file = ScoreCache(tmp_path, "teacher-a").path
@@ -130,7 +136,28 @@ def test_a_commit_torn_by_the_kill_is_scored_again_in_the_same_batch(tmp_path):
     assert facts["scored"] == 2
 
 
-def test_the_order_of_the_pairs_changes_no_score(tmp_path):
+def test_who_is_asked_with_chunks_ahead_changes_no_byte(tmp_path, cross):
+    """With some pairs known before, so that parts are of different sizes, and one is left out."""
+    asked, bar = Counting(), Bar()
+
+    def ask(parts):
+        return scoring(asked, list(parts))
+
+    caches = [ScoreCache(tmp_path / name, "teacher-a") for name in ("here", "there")]
+    for cache in caches:
+        score_candidates(cross(documents={"d2": DOCUMENTS["d2"], "d4": DOCUMENTS["d4"]}), Counting(bias=0.5), cache)
+    here = Counting()
+    expected = score_candidates(cross(), here, caches[0], chunk=3)
+    scores, facts = score_candidates(cross(), asked, caches[1], chunk=3, bar=bar, ask=ask)
+    assert np.array_equal(scores, expected[0])
+    assert facts == expected[1]
+    assert asked.asked == here.asked
+    assert len({len(part) for part in here.asked}) > 1
+    assert caches[0].path.read_bytes() == caches[1].path.read_bytes()
+    assert bar.done == len(scores)
+
+
+def test_the_order_of_the_pairs_changes_no_score(tmp_path, cross):
     pairs = cross()
     expected, _ = score_candidates(pairs, Counting(), ScoreCache(tmp_path / "a", "teacher-a"), chunk=6)
     order = np.random.default_rng(0).permutation(len(pairs))
@@ -138,11 +165,11 @@ def test_the_order_of_the_pairs_changes_no_score(tmp_path):
     assert np.array_equal(found, expected[order])
 
 
-def test_repeated_pairs_of_texts_are_scored_once(tmp_path):
+def test_repeated_pairs_of_texts_are_scored_once(pairs_of):
     # d4 is asked for under two ids and q0 twice: of 8 pairs 3 are distinct, (q0, d4), (q0, d0) and (q3, d4).
     documents = DOCUMENTS | {"d9": DOCUMENTS["d4"]}
     ids = [("q0", d) for d in ("d4", "d9", "d4", "d0", "d0")] + [("q3", d) for d in ("d9", "d4", "d9")]
-    pairs = Pairs(*zip(*ids), [QUERIES[q] for q, _ in ids], [documents[d] for _, d in ids])
+    pairs = pairs_of(ids, QUERIES, documents)
     teacher, bar = Counting(), Bar()
     scores, facts = score_candidates(pairs, teacher, None, bar=bar)
     assert facts == {"scored": 3, "cached": 0, "repeated": 5, "cut": 1}
@@ -151,7 +178,7 @@ def test_repeated_pairs_of_texts_are_scored_once(tmp_path):
     assert bar.done == 5, "what the teacher scores it counts itself"
 
 
-def test_only_what_is_new_is_scored(tmp_path):
+def test_only_what_is_new_is_scored(tmp_path, cross):
     cache = ScoreCache(tmp_path, "teacher-a")
     score_candidates(cross(), Counting(), cache)
     changed = cross(documents=DOCUMENTS | {"d0": "The river dried up."})
@@ -164,28 +191,126 @@ def test_only_what_is_new_is_scored(tmp_path):
     assert score_candidates(cross(), other, ScoreCache(tmp_path, "teacher-b"))[1]["cached"] == 0
 
 
+class ByText:
+    """A teacher whose score is a pair's own; it keeps what it was asked."""
+
+    instant, key = False, "by-text"
+
+    def __init__(self):
+        self.asked = []
+
+    def score(self, pairs, bar=None):
+        self.asked.append(list(zip(pairs.queries, pairs.documents)))
+        bar.advance(len(pairs))
+        return np.array([own_score(*pair) for pair in self.asked[-1]], dtype=np.float32), 0
+
+
+def own_score(query, document):
+    return zlib.crc32(f"{query}\n{document}".encode()) % 1000
+
+
+@pytest.fixture(scope="module")
+def texts(pairs_of):
+    """12 queries and 30 documents, of which half repeat another's text; many lengths are equal."""
+    words = ["oak", "ash", "elm", "fir", "yew", "birch", "", "cedar", "larch"]
+    queries = {f"q{i}": words[i % 6] for i in range(12)}
+    return pairs_of([], queries, {f"d{i}": f"{words[i % 9]} {words[i % 5]}" for i in range(30)}).collection
+
+
+@given(
+    numbers=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 29)), max_size=60),
+    before=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 29)), max_size=20),
+    chunk=st.integers(1, 20),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=40, deadline=None)
+def test_scoring_is_as_pair_by_pair(texts, tmp_path_factory, numbers, before, chunk, seed):
+    def of(rows):
+        # Some pairs as a query's many documents, some each alone.
+        groups = [(f"q{q}", [f"d{d}" for _, d in own]) for q, own in groupby(rows, key=itemgetter(0))]
+        return Pairs.of(texts, groups)
+
+    pairs, bars, found = of(numbers), (Bar(), Bar()), []
+    naive = [own_score(*pair) for pair in zip(pairs.queries, pairs.documents)]
+    wanted = set(zip(pairs.queries, pairs.documents))
+    known = set(zip((start := of(sorted(before))).queries, start.documents))
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    for bar, shown in zip(bars, (pairs, pairs.select(order))):
+        cache, teacher = ScoreCache(tmp_path_factory.mktemp("cache"), "by-text"), ByText()
+        score_candidates(start, ByText(), cache, bar=Bar())
+        scores, facts = score_candidates(shown, teacher, cache, chunk, bar)
+        found.append((scores, facts, teacher.asked))
+    assert found[0][0].tolist() == naive
+    assert found[1][0].tolist() == [naive[i] for i in order]
+    assert found[0][1:] == found[1][1:], "the order plays no part"
+    counts = {"scored": len(wanted - known), "cached": len(wanted & known), "repeated": len(pairs) - len(wanted)}
+    assert found[0][1] == {**counts, "cut": 0}
+    assert [bar.done for bar in bars] == [len(pairs)] * 2
+    asked = [pair for batch in found[0][2] for pair in batch]
+    assert len(asked) == len(set(asked))
+    lengths = [len(query) + len(document) for query, document in asked]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_what_goes_together_depends_on_the_texts_alone(pairs_of):
+    # As many characters in every document, so that only ties decide.
+    documents = {f"d{i}": f"text {i:03}" for i in range(40)}
+    renamed = {f"x{39 - i}": documents[f"d{i}"] for i in np.random.default_rng(0).permutation(40)}
+    asked = []
+    for shown in (documents, renamed):
+        score_candidates(pairs_of([("q", d) for d in shown], {"q": "?"}, shown), teacher := Counting(), None, chunk=7)
+        asked.append(teacher.asked)
+    assert asked[0] == asked[1]
+    assert [len(batch) for batch in asked[0]] == [7, 7, 7, 7, 7, 5]
+
+
+def test_the_texts_of_one_chunk_are_read_at_a_time(cross, tmp_path, monkeypatch):
+    pairs, read = cross({f"q{i}": f"{i}" for i in range(10)}, {f"d{i}": f"{i}" for i in range(40)}), []
+    original = Texts.__getitem__
+    monkeypatch.setattr(Texts, "__getitem__", lambda self, rows: read.append(len(rows)) or original(self, rows))
+    for _ in range(2):
+        score_candidates(pairs, Counting(), ScoreCache(tmp_path, "teacher-a"), chunk=16)
+    assert sum(read) > 400
+    assert max(read) <= 16
+
+
+def test_an_instant_teacher_is_asked_for_some_queries_at_a_time(cross, monkeypatch):
+    monkeypatch.setattr("colbert_lab.mining.scored._ASKED", 6)
+    pairs, bar, asked = cross(), Bar(), []
+
+    class Instant:
+        instant, key = True, "instant"
+
+        def score(self, pairs, bar=None):
+            asked.append(list(zip(pairs.query_ids, pairs.document_ids)))
+            bar.advance(len(pairs))
+            return np.array([own_score(*ids) for ids in asked[-1]], dtype=np.float32), 3
+
+    scores, facts = score_candidates(pairs, Instant(), None, bar=bar)
+    # Five documents a query: six pairs end within the second query, which is asked for as a whole.
+    assert [[query for query, _ in some] for some in asked] == [["q0"] * 5 + ["q1"] * 5, ["q2"] * 5 + ["q3"] * 5]
+    assert scores.tolist() == [own_score(*ids) for ids in zip(pairs.query_ids, pairs.document_ids)]
+    assert facts == {"scored": 20, "cached": 0, "repeated": 0, "cut": 6}
+    assert bar.done == 20
+
+
 @pytest.mark.parametrize("instant", [True, False])
-@pytest.mark.parametrize("given", [np.array([1.0, np.nan]), np.array([1.0]), np.array([[1.0, 2.0]])])
-def test_a_teacher_that_gives_no_numbers_is_told(tmp_path, instant, given):
+@pytest.mark.parametrize("wrong", [np.array([1.0, np.nan]), np.array([1.0]), np.array([[1.0, 2.0]])])
+def test_a_teacher_that_gives_no_numbers_is_told(tmp_path, instant, wrong, cross):
     teacher = Counting()
-    teacher.instant, teacher.score = instant, lambda pairs, bar=None: (given, 0)
+    teacher.instant, teacher.score = instant, lambda pairs, bar=None: (wrong, 0)
     with pytest.raises(DataError, match="the teacher gave"):
         score_candidates(cross({"q0": "a"}, {"d0": "b", "d1": "c"}), teacher, ScoreCache(tmp_path, teacher.key))
     assert not ScoreCache(tmp_path, teacher.key).path.exists()
 
 
-def test_no_pairs(tmp_path):
+def test_no_pairs(tmp_path, cross):
     scores, facts = score_candidates(cross({}, {}), Counting(fail_at=0), ScoreCache(tmp_path, "teacher-a"))
     assert scores.shape == (0,)
     assert not any(facts.values())
 
 
-def test_columns_of_pairs_must_match():
-    with pytest.raises(DataError, match=r"\[1, 1, 1, 2\]"):
-        Pairs(["q"], ["d"], ["a"], ["b", "c"])
-
-
-def test_a_cross_encoder_teaches_its_logits(cross_encoder, tmp_path):
+def test_a_cross_encoder_teaches_its_logits(cross_encoder, tmp_path, cross):
     teacher, pairs, bar = CrossEncoderTeacher(cross_encoder, "digest", "fp32"), cross(), Bar()
     scores, facts = score_candidates(pairs, teacher, ScoreCache(tmp_path, teacher.key), chunk=7, bar=bar)
     np.testing.assert_allclose(scores, score_pairs(cross_encoder, pairs.queries, pairs.documents, "fp32")[0], atol=1e-5)
@@ -200,7 +325,7 @@ def test_a_cross_encoder_teaches_its_logits(cross_encoder, tmp_path):
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "l2"])
-def test_a_late_interaction_model_teaches_maxsim(colbert, monkeypatch, similarity):
+def test_a_late_interaction_model_teaches_maxsim(colbert, monkeypatch, similarity, cross):
     monkeypatch.setattr("colbert_lab.mining.teacher._PAIR_ELEMENTS", 4000)
     colbert.similarity = similarity
     teacher, pairs, bar = MaxSimTeacher(colbert, "digest", "fp32"), cross(), Bar()
@@ -214,7 +339,7 @@ def test_a_late_interaction_model_teaches_maxsim(colbert, monkeypatch, similarit
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "l2"])
-def test_an_index_teaches_what_its_model_does(colbert, monkeypatch, similarity):
+def test_an_index_teaches_what_its_model_does(colbert, monkeypatch, similarity, cross):
     colbert.similarity = similarity
     ids = list(DOCUMENTS)
     held = encode(colbert, [DOCUMENTS[i] for i in ids], "document", "fp32").embeddings
@@ -232,7 +357,7 @@ def test_an_index_teaches_what_its_model_does(colbert, monkeypatch, similarity):
     assert bar.done == 20
 
 
-def test_maxsim_encodes_each_text_once(colbert, monkeypatch):
+def test_maxsim_encodes_each_text_once(colbert, monkeypatch, cross):
     seen = []
     monkeypatch.setattr(
         "colbert_lab.mining.teacher.encode",
@@ -242,7 +367,7 @@ def test_maxsim_encodes_each_text_once(colbert, monkeypatch):
     assert [sorted(texts) for texts in seen] == [sorted(QUERIES.values()), sorted(DOCUMENTS.values())]
 
 
-def test_a_single_vector_model_teaches_its_cosine(tiny_backbone):
+def test_a_single_vector_model_teaches_its_cosine(tiny_backbone, cross):
     model = SingleVector.from_pretrained(Backbone(str(tiny_backbone)), "mean", 16, 48)
     pairs = cross()
     scores, _ = MaxSimTeacher(model, "digest", "fp32").score(pairs)
@@ -251,7 +376,7 @@ def test_a_single_vector_model_teaches_its_cosine(tiny_backbone):
     np.testing.assert_allclose(scores, torch.nn.functional.cosine_similarity(q, d).numpy(), atol=1e-5)
 
 
-def test_bm25_teaches_what_it_searches_with():
+def test_bm25_teaches_what_it_searches_with(cross, pairs_of):
     bm25 = Bm25(list(DOCUMENTS), DOCUMENTS.values())
     teacher, pairs = Bm25Teacher(bm25, "digest"), cross()
     scores, facts = score_candidates(pairs, teacher, None)
@@ -261,77 +386,20 @@ def test_bm25_teaches_what_it_searches_with():
     assert sum(score > 0 for score in expected) >= 4
     assert facts["scored"] == 20
     with pytest.raises(DataError, match="document 'nowhere' is not in this BM25 index of 5"):
-        teacher.score(Pairs(["q"], ["nowhere"], ["river"], ["river"]))
+        teacher.score(pairs_of([("q", "nowhere")], {"q": "river"}, {"nowhere": "river"}))
 
 
-def test_a_file_teaches_by_ids():
+def test_a_file_teaches_by_ids(pairs_of, monkeypatch):
     # Equal texts under two ids keep their own scores.
+    queries, documents = dict.fromkeys(("q0", "q1", "q7"), "x"), dict.fromkeys(("d0", "d9"), "y")
     run = Run({"q0": rank(["d0", "d9"], [1.5, -2.0]), "q1": rank(["d0"], [0.25])})
-    pairs = Pairs(["q1", "q0", "q0", "q0"], ["d0", "d9", "d0", "d9"], ["x"] * 4, ["y"] * 4)
+    pairs = pairs_of([("q1", "d0"), ("q0", "d9"), ("q0", "d0"), ("q0", "d9")], queries, documents)
     scores, facts = score_candidates(pairs, FileTeacher(run, "digest"), None)
     assert scores.tolist() == [0.25, -2.0, 1.5, -2.0]
     assert facts == {"scored": 4, "cached": 0, "repeated": 0, "cut": 0}
-    missing = Pairs(["q0", "q1", "q7"], ["d0", "d9", "d0"], ["x"] * 3, ["y"] * 3)
-    with pytest.raises(DataError, match="no score for 2 of 3 pairs; the first is query 'q1', document 'd9'"):
-        score_candidates(missing, FileTeacher(run, "digest"), None)
-
-
-def test_an_ensemble_by_hand():
-    first, second = np.float32([1, 3, 5, 7, 7]), np.float32([4, 2, 0, 5, 9])
-    offsets = [0, 3, 3, 5]
-    # Query 0: (0, .5, 1) and (1, .5, 0); query 1 has none; query 2: equal scores are 0, and (0, 1). Weights 3 and 1.
-    expected = [0.25, 0.5, 0.75, 0, 0.25]
-    assert combine([first, second], offsets, "min_max", [3, 1]).tolist() == expected
-    # Query 0: mean 3, deviation sqrt(8/3): (-a, 0, a) and (a, 0, -a) with a = sqrt(3/2); query 2: 0 and (-1, 1).
-    a = 1.5**0.5
-    expected = [-a / 2, 0, a / 2, -0.25, 0.25]
-    assert combine([first, second], offsets, "z_score", [3, 1]) == pytest.approx(expected, abs=1e-6)
-    assert combine([first, second], offsets).tolist() == [2.5, 2.5, 2.5, 6, 8]
-    # In doubles 0.1 + 0.1 + 0.1 is not 3 * 0.1, so the deviation of these is not 0.
-    assert combine([np.full(3, 0.1)], [0, 3], "z_score").tolist() == [0, 0, 0]
-    assert combine([first], offsets, "none", [0.3]).tobytes() == first.tobytes()
-
-
-@given(
-    lengths=st.lists(st.integers(0, 5), max_size=6),
-    normalise=st.sampled_from(["none", "z_score", "min_max"]),
-    weights=st.lists(st.floats(0.1, 10), min_size=1, max_size=3),
-    seed=st.integers(0, 2**32 - 1),
-)
-@settings(max_examples=80, deadline=None)
-def test_an_ensemble_is_as_query_by_query(lengths, normalise, weights, seed):
-    offsets = np.cumsum([0, *lengths])
-    rng = np.random.default_rng(seed)
-    # Of few values, so that equal scores come up; 0.1 has no exact mean.
-    scores = [rng.integers(0, 3, offsets[-1]).astype(np.float32) * np.float32(0.1) for _ in weights]
-    expected = []
-    for start, end in pairwise(offsets.tolist()):
-        total = np.zeros(end - start)
-        for part, weight in zip(scores, weights):
-            own = part[start:end].astype(np.float64)
-            if normalise != "none" and len(own):
-                if own.min() == own.max():
-                    own = np.zeros(len(own))
-                elif normalise == "z_score":
-                    own = (own - own.mean()) / own.std()
-                else:
-                    own = (own - own.min()) / (own.max() - own.min())
-            total += weight * own
-        expected += (total / sum(weights)).tolist()
-    assert combine(scores, offsets, normalise, weights) == pytest.approx(expected, abs=1e-6)
-
-
-def test_an_ensemble_that_cannot_be():
-    one = np.float32([1, 2])
-    with pytest.raises(ConfigError, match=r"2 problems(.|\n)*normalise is 'rank'(.|\n)*for each of 1 teachers"):
-        combine([one], [0, 2], "rank", [1, 1])
-    for weights in ([0.0], [-1.0], [float("nan")], [float("inf")]):
-        with pytest.raises(ConfigError, match="weights"):
-            combine([one], [0, 2], "none", weights)
-    for offsets in ([0, 1], [0, 3], [1, 2], [0, 2, 1, 2], []):
-        with pytest.raises(DataError, match="pairs"):
-            combine([one], offsets)
-    with pytest.raises(DataError, match="not a finite number"):
-        combine([one, np.float32([1, np.inf])], [0, 2])
-    with pytest.raises(ConfigError, match="0 teachers"):
-        combine([], [0, 0])
+    missing = pairs_of([("q0", "d0"), ("q1", "d9"), ("q7", "d0")], queries, documents)
+    # Asked at once, and a query at a time: all that is missing is counted.
+    for block in (100, 1):
+        monkeypatch.setattr("colbert_lab.mining.scored._ASKED", block)
+        with pytest.raises(DataError, match="no score for 2 of 3 pairs; the first is query 'q1', document 'd9'"):
+            score_candidates(missing, FileTeacher(run, "digest"), None)

@@ -24,6 +24,18 @@ def test_two_devices_index_what_one_does(lab, fresh_lab, chain, more):
     assert len(steps[0]) >= 4
 
 
+def test_two_devices_score_what_one_does(lab, fresh_lab, chain):
+    """What one has scored is known to the other: in a lab of its own it is scored anew."""
+    found = lab("search", f"index_dir={chain['index'].path}", "split=train").artifact
+    mined = lab("mine", f"run={found.path}").artifact
+    given = (f"candidates={mined.path}", f"teachers={chain['model'].path}")
+    one, two = lab("score", *given).artifact, fresh_lab("score", *given, TWO).artifact
+    assert two.digest == one.digest
+    assert two.path.name == one.path.name
+    (cache,) = fresh_lab.root.glob("cache/scores/*.bin")
+    assert cache.read_bytes() == (lab.root / "cache" / "scores" / cache.name).read_bytes()
+
+
 def test_two_devices_train_and_one_finds_it(fresh_lab):
     two = fresh_lab("train", TWO).artifact
     assert fresh_lab("train").artifact == two
