@@ -18,10 +18,14 @@ def encoding(cfg: DictConfig, model: Artifact | None) -> dict[str, Any] | None:
 
 def query_encoding(cfg: DictConfig) -> dict[str, Any]:
     """What of cfg.encode the vectors of queries depend on."""
+    return {"precision": here(cfg.encode.precision), "batch_tokens": cfg.encode.batch_tokens}
+
+
+def here(precision: str) -> str:
+    """What a precision comes to on this machine: "auto" is fp32 or bf16; anything else is as it is."""
     from colbert_lab.models.precision import best_device, resolve_precision
 
-    precision = resolve_precision(cfg.encode.precision, best_device())
-    return {"precision": precision, "batch_tokens": cfg.encode.batch_tokens}
+    return resolve_precision(precision, best_device())
 
 
 def known_precision(index: Artifact) -> str | None:

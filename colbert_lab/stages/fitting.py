@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from colbert_lab.artifact import Builder, write_atomic
 from colbert_lab.data.examples import Examples
+from colbert_lab.stages.encoding import here
 from colbert_lab.stages.making import plain, recorded
 from colbert_lab.tracking.tracker import Tracker
 
@@ -22,9 +23,12 @@ _SECTIONS = ("loss", "optim", "schedule", "train", "dev", "seed")
 def decisive(cfg: DictConfig, *more: str) -> dict[str, Any]:
     """What of cfg decides what a training gives, for the key of what it makes: its sections and `more` of them.
 
-    What leaves no trace in the weights, such as how often is logged, is left out (`recorded`).
+    What leaves no trace in the weights, such as how often is logged, is left out (`recorded`). The precision is what it
+    comes to on this machine: of two trainings with "auto" on two machines neither may be the other.
     """
-    return {name: recorded(plain(cfg[name])) for name in (*more, *_SECTIONS)}
+    found = {name: recorded(plain(cfg[name])) for name in (*more, *_SECTIONS)}
+    found["train"]["precision"] = here(cfg.train.precision)
+    return found
 
 
 def fitted(

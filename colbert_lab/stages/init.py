@@ -7,6 +7,7 @@ from colbert_lab.artifact import Artifact, Builder
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.encoding import here
 from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, make
 from colbert_lab.stages.pretrained import files_of
@@ -25,7 +26,7 @@ def start_model(cfg: DictConfig, collection: Collection, path: str | None = None
         _refuse_ignored(cfg)
         return model_at(cfg, cfg.model)
     content = {name: cfg[name] for name in ("backbone", "text", "projection", "similarity", "seed")}
-    content["precision"] = cfg.encode.precision
+    content["precision"] = here(cfg.encode.precision)
     # Only a projection that looks at texts makes the start depend on the collection.
     looks = "documents" in cfg.projection
     inputs: dict[str, Artifact | str] = {"collection": collection.artifact} if looks else {}

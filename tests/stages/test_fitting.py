@@ -91,6 +91,17 @@ def test_the_key_of_a_training_has_all_that_decides_and_nothing_else(lab, traini
     assert list(before) == sections
 
 
+def test_a_key_has_the_precision_that_this_machine_computes_in(lab, monkeypatch):
+    """Else what one machine trained in bf16 would be found again as what another trains in fp32."""
+    auto = lab.compose("train", "train.precision=auto", "encode.precision=auto")[0]
+    found = {}
+    for here in ("fp32", "bf16"):
+        monkeypatch.setattr("colbert_lab.models.precision.resolve_precision", lambda asked, device, found=here: found)
+        found[here] = decisive(auto)["train"]
+        assert found[here].pop("precision") == here
+    assert found["fp32"] == found["bf16"]
+
+
 def test_collecting_twice_is_collecting_once(tmp_path):
     (tmp_path / "training" / "best").mkdir(parents=True)
     (tmp_path / "training" / "best" / "weights").write_text("w")
