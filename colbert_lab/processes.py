@@ -4,14 +4,15 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from colbert_lab.errors import ConfigError, LabError
@@ -19,8 +20,9 @@ from colbert_lab.errors import ConfigError, LabError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# Results that may wait for their turn, a process: enough that none is idle while the slowest is waited for.
+# Tasks that a process has at most: the one that it works on, and one that it need not wait for.
 _AHEAD = 2
+_OVER = object()
 
 
 def cores() -> int:
@@ -67,54 +69,136 @@ def in_order(
 
     Each has a GPU of its own where there are any, else its share of the threads. `make`, `given`, tasks and results
     must pickle; a few tasks are taken ahead of the results. Raises what one raised, LabError where one was killed.
+    Left early, it ends the processes at once.
     """
-    import torch
-
-    gpus, spawn = gpus_for(devices), multiprocessing.get_context("spawn")
-    places = spawn.SimpleQueue()
-    for place in range(devices):
-        places.put(gpus[place] if gpus else None)
-    begin = (os.getpid(), max(1, torch.get_num_threads() // devices), places, make, given)
-    pool = ProcessPoolExecutor(devices, spawn, initializer=_begin, initargs=begin)
-    waiting: deque = deque()
+    crew = _Crew(devices, make, given)
     try:
-        for task in tasks:
-            waiting.append(pool.submit(_do, task))
-            if len(waiting) > _AHEAD * devices:
-                yield pickle.loads(waiting.popleft().result())
-        while waiting:
-            yield pickle.loads(waiting.popleft().result())
-    except BrokenProcessPool as error:
-        raise LabError(
-            f"one of the {devices} processes that share the work was killed; what was kept until then is not lost\n"
-            f"try: the same command again; where memory ran out, devices={max(1, devices // 2)}"
-        ) from error
+        yield from crew.results(iter(tasks))
     finally:
-        pool.shutdown(cancel_futures=True)
+        crew.end()
 
 
-# What `make` made, in a process that shares the work.
-_does: Callable[[Any], Any]
+class _Crew:
+    """The processes that share the work, each at the other end of a connection of its own."""
+
+    def __init__(self, devices: int, make: Callable, given: Sequence[Any]):
+        import torch
+
+        gpus, spawn = gpus_for(devices), multiprocessing.get_context("spawn")
+        threads = max(1, torch.get_num_threads() // devices)
+        self._processes: list[tuple[Any, Connection]] = []
+        try:
+            for number in range(devices):
+                here, there = spawn.Pipe()
+                begin = (os.getpid(), threads, gpus[number] if gpus else None, there, make, given)
+                process = spawn.Process(target=_work, args=begin)
+                self._processes.append((process, here))
+                process.start()
+                # Else the end of the process would not be the end of what can be read from it.
+                there.close()
+        except BaseException:
+            self.end()
+            raise
+
+    def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
+        """The results of the tasks, in their order."""
+        most = _AHEAD * len(self._processes) + 1
+        has: dict[Connection, deque[int]] = {here: deque() for _, here in self._processes}
+        done: dict[int, bytes] = {}
+        taken, next_one, over = 0, 0, False
+        while True:
+            while not over and taken - next_one < most:
+                # To one that has least to do; with a task waiting there it need not wait for this process.
+                least = min(has, key=lambda here: len(has[here]))
+                if len(has[least]) == _AHEAD:
+                    break
+                if over := (task := next(tasks, _OVER)) is _OVER:
+                    break
+                self._send(least, task)
+                has[least].append(taken)
+                taken += 1
+            if next_one in done:
+                yield pickle.loads(done.pop(next_one))
+                next_one += 1
+            elif next_one == taken:
+                return
+            else:
+                for here in wait([here for here, numbers in has.items() if numbers]):
+                    done[has[here].popleft()] = self._receive(here)
+
+    def end(self) -> None:
+        """They hold nothing that is not held elsewhere."""
+        for process, here in self._processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+            here.close()
+
+    def _send(self, here: Connection, task: Any) -> None:
+        try:
+            here.send(task)
+        except OSError:
+            # Its end, or why it came to it, is there to be read.
+            self._receive(here)
+            raise self._killed() from None
+
+    def _receive(self, here: Connection) -> bytes:
+        try:
+            said = here.recv()
+        except (EOFError, OSError) as error:
+            raise self._killed() from error
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    def _killed(self) -> LabError:
+        count = len(self._processes)
+        return LabError(
+            f"one of the {count} processes that share the work was killed; what was kept until then is not lost\n"
+            f"try: the same command again; where memory ran out, devices={max(1, count // 2)}"
+        )
 
 
-def _begin(parent: int, threads: int, places: Any, make: Callable, given: Sequence) -> None:
-    global _does
+def sendable(error: BaseException) -> BaseException:
+    """An error as another process can have it, with where it came from unless its message is meant to be enough."""
+    told = "".join(traceback.format_exception(error))
+    try:
+        error = pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(told)
+    if not isinstance(error, LabError):
+        error.add_note(told)
+    return error
+
+
+def _work(parent: int, threads: int, gpu: str | None, there: Connection, make: Callable, given: Sequence[Any]) -> None:
     die_with(parent)
     # Ctrl-C reaches every process of the terminal; it is the starting one's to end the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    place = places.get()
-    if place is not None:
+    if gpu is not None:
         # Before anything asks for a device: the first that is visible is then the only one.
-        os.environ["CUDA_VISIBLE_DEVICES"] = place
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
     torch.set_num_threads(threads)
-    _does = make(*given)
+    tasks: queue.SimpleQueue = queue.SimpleQueue()
+    # Beside the work, or the starting process would wait to send a task while this one waits to send it a result.
+    threading.Thread(target=_take, args=(there, tasks), daemon=True).start()
+    try:
+        does = make(*given)
+        while (task := tasks.get()) is not _OVER:
+            # As bytes: torch would pass tensors on by shared memory, of which a container often has 64 MB.
+            there.send(pickle.dumps(does(task), protocol=pickle.HIGHEST_PROTOCOL))
+    except BaseException as error:
+        there.send(sendable(error))
 
 
-def _do(task: Any) -> bytes:
-    # As bytes: torch would pass tensors on by shared memory, of which a container often has 64 MB.
-    return pickle.dumps(_does(task), protocol=pickle.HIGHEST_PROTOCOL)
+def _take(there: Connection, tasks: queue.SimpleQueue) -> None:
+    try:
+        while True:
+            tasks.put(there.recv())
+    except (EOFError, OSError):
+        tasks.put(_OVER)
 
 
 def _watch(parent: int) -> None:

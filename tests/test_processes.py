@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from multiprocessing.connection import Connection
 
 import pytest
 import torch
@@ -22,12 +24,39 @@ def slow_squares(offset):
     return square
 
 
+def echo():
+    return bytes
+
+
+class Odd(Exception):
+    """What pickles, but not back."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def half(connection, content, *_):
+    """Send a part of a message, and be killed."""
+    os.write(connection.fileno(), content[:3])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def breaking(how):
+    if how == "make":
+        raise ConfigError("there is no such model")
+
     def work(number):
         if number == 2:
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if how == "half":
+                Connection._send = half
+                return number
+            if how == "odd":
+                raise Odd("one", "two")
             raise ConfigError(["this", "that"], "number 2")
+        if how == "slow" and number:
+            time.sleep(600)
         return number
 
     return work
@@ -53,13 +82,36 @@ def test_results_come_in_the_order_of_the_tasks_and_few_are_ahead():
 
 @pytest.mark.parametrize(
     ("how", "told"),
-    [("raise", "2 problems in number 2\n  this\n  that"), ("kill", "one of the 2 processes that share the work was")],
+    [
+        ("raise", "2 problems in number 2\n  this\n  that"),
+        ("make", "1 problem in the configuration\n  there is no such model"),
+        ("kill", "one of the 2 processes that share the work was killed"),
+        ("half", "one of the 2 processes that share the work was killed"),
+    ],
 )
 def test_what_breaks_is_told(how, told):
-    found = in_order(2, breaking, (how,), range(20))
     with pytest.raises(LabError) as caught:
-        list(found)
+        list(in_order(2, breaking, (how,), range(20)))
     assert str(caught.value).startswith(told)
+
+
+def test_an_error_that_does_not_pickle_back_is_told_all_the_same():
+    with pytest.raises(RuntimeError, match=r"(?s)in work.*Odd: one and two"):
+        list(in_order(2, breaking, ("odd",), range(20)))
+
+
+def test_what_is_left_early_is_ended_at_once():
+    found = in_order(2, breaking, ("slow",), range(20))
+    assert next(found) == 0
+    start = time.monotonic()
+    found.close()
+    assert time.monotonic() - start < 60, "nobody waited for tasks that sleep"
+
+
+def test_a_task_and_its_result_may_be_large():
+    """Larger than what a pipe holds, both ways at once."""
+    tasks = [bytes([number]) * 2**21 for number in range(9)]
+    assert list(in_order(2, echo, (), tasks)) == tasks
 
 
 def test_each_process_has_a_gpu_or_is_refused(monkeypatch):

@@ -50,6 +50,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.query_rows)
 
+    def __reduce__(self):
+        # Without the texts that were read.
+        return Pairs, (self.collection, self.query_rows, self.document_rows)
+
     def select(self, numbers: "Sequence[int] | np.ndarray | slice") -> "Pairs":
         """The pairs with these numbers, in this order."""
         return Pairs(self.collection, self.query_rows[numbers], self.document_rows[numbers])

@@ -99,21 +99,21 @@ def index_with(
     kind = create(OmegaConf.create(node))
 
     def work(builder: Builder, tracker: Tracker) -> None:
-        encoder = None
+        devices, encoder, stored = cfg.get("devices") or 1, None, None
+        if vectors is not None and model is not None and passages is None:
+            stored = _stored(vectors, content["encode"], pooling)
+        shared = stored is None and model is not None and devices > 1
         if model is None:
             writer, prepare = kind.writer(builder.path), as_texts
         else:
-            encoder = load_encoder(model)
+            encoder = load_encoder(model, idle=shared)
             writer = kind.writer(builder.path, encoder.dim, encoder.similarity)
             prepare = as_vectors(cfg.encode, encoder, pooling)
         cutting = None if passages is None else Cutting(passages, encoder)
         if cutting is not None:
             prepare = cutting.pieces(prepare)
         record = builder.log / "encoded.jsonl"
-        stored, devices = None, cfg.get("devices") or 1
-        if vectors is not None and model is not None and passages is None:
-            stored = _stored(vectors, content["encode"], pooling)
-        if stored is None and model is not None and devices > 1:
+        if shared:
             read = by_devices(devices, collection, model, cfg.encode, pooling, passages)
         else:
             read = one_by_one(stored or from_collection(collection, prepare))

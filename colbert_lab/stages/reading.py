@@ -1,6 +1,7 @@
 """Reading documents for an index, chunk after chunk: texts, or vectors of them, whole or of their passages.
 
-A chunk is encoded by itself, so that several processes, each with a device of its own, give what one gives.
+A chunk is encoded by itself, so that several processes, each with a device of its own, give what one gives; on a CPU,
+where each has fewer threads, but for the last bits at most.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -71,12 +72,13 @@ def _encoding_of(
     return lambda rows: read(rows, None)
 
 
-def load_encoder(model: Artifact) -> Any:
-    """The model in an artifact, on the best device there is."""
+def load_encoder(model: Artifact, idle: bool = False) -> Any:
+    """The model in an artifact, on the best device there is; where it is to be `idle`, it takes no room there."""
     from colbert_lab.models.checkpoint import load_model
     from colbert_lab.models.precision import best_device
 
-    return load_model(model.path).to(best_device())
+    loaded = load_model(model.path)
+    return loaded if idle else loaded.to(best_device())
 
 
 def as_texts(texts: Sequence[str], bar: Any) -> tuple[Sequence[str], dict[str, Any]]:

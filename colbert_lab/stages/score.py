@@ -111,6 +111,8 @@ def teacher_scores(cfg: DictConfig, teacher: Artifact, pairs: Pairs) -> tuple[np
         cache = ScoreCache(Path(cfg.root).expanduser() / "cache" / "scores", made.key)
     devices, ask = cfg.get("devices") or 1, None
     if devices > 1 and not made.instant:
+        # It has said its key, which knows the device; the room there is for a process that scores.
+        made.model.cpu()
         ask = partial(in_order, devices, _scoring_of, (cfg, pairs.collection, teacher))
     with progress("score", len(pairs), "pairs") as bar:
         return score_candidates(pairs, made, cache, bar=bar, ask=ask)
@@ -123,7 +125,8 @@ def _scoring_of(
     from colbert_lab.mining.scored import scoring
 
     made = _teacher(cfg, collection, teacher)
-    return lambda part: next(scoring(made, [part]))
+    # On the collection that is open here already.
+    return lambda part: next(scoring(made, [Pairs(collection, part.query_rows, part.document_rows)]))
 
 
 def rerank_with(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,18 @@ class Checkpoints(pl.Callback):
         accumulated = (batch.index + 1) % trainer.accumulate_grad_batches == 0
         if accumulated and trainer.global_step % self._every == 0:
             trainer.save_checkpoint(self._path)
+
+
+class Terminable(pl.Callback):
+    """Has a rank of several end at SIGTERM, as any kill would end it; the process that started all sees to the rest.
+
+    Lightning's handler would wait for the other ranks in a collective, out of step with theirs.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After Lightning has set its handlers."""
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Health(pl.Callback):

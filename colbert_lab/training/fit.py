@@ -19,7 +19,7 @@ from colbert_lab.progress import progress
 from colbert_lab.tracking.tracker import Tracker
 from colbert_lab.training import ranks
 from colbert_lab.training.batches import BatchStream, TrainingData
-from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, TrainLog
+from colbert_lab.training.callbacks import AtomicCheckpointIO, Checkpoints, Health, Terminable, TrainLog
 from colbert_lab.training.dev import DevEvaluation, Judge, keep_weights, recover
 from colbert_lab.training.interpolation import Interpolation
 from colbert_lab.training.module import RankingModule
@@ -100,6 +100,7 @@ def fit(
     with progress("train", plan.max_steps, "steps", done=max(0, resumed), quiet=not ranks.speaks()) as bar:
         callbacks = [
             TrainLog(plan.log_every, tracker, bar),
+            Terminable(),
             Health(),
             evaluation,
             Checkpoints(last, plan.checkpoint_every),

@@ -12,20 +12,18 @@ import io
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 
-from colbert_lab.errors import LabError, TrainingError
-from colbert_lab.processes import die_with, gpus_for
+from colbert_lab.errors import TrainingError
+from colbert_lab.processes import die_with, gpus_for, sendable
 from colbert_lab.tracking.tracker import Tracker
 
 Result = TypeVar("Result")
@@ -50,8 +48,10 @@ def together(devices: int, function: Callable[..., Result], *given: Any, tracker
     # For the ranks, whose torch reads it as it loads: else it warns of every model all of whose weights are trained.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     spawn = multiprocessing.get_context("spawn")
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(devices)}
     threads = max(1, torch.get_num_threads() // devices)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(devices)}
+    # Of a cluster's node nothing is taken over; of the threads Lightning else makes a share of its own.
+    meeting |= {"NODE_RANK": "0", "OMP_NUM_THREADS": str(threads)}
     ranks: list[tuple[Any, Connection]] = []
     try:
         for rank in range(devices):
@@ -107,7 +107,7 @@ def _listen(ranks: Sequence[tuple[Any, Connection]], tracker: Tracker) -> Any:
         for here in wait(list(left)):
             said = _said(here)
             if said is None or isinstance(said, _Failure):
-                _fail(ranks, left, left.pop(here), said)
+                _fail(ranks, left, left.pop(here), said, tracker)
             name, told, more = said
             if name != "done":
                 getattr(tracker, name)(*told, **more)
@@ -119,12 +119,18 @@ def _listen(ranks: Sequence[tuple[Any, Connection]], tracker: Tracker) -> Any:
 def _said(here: Connection) -> Any:
     try:
         return here.recv()
-    except EOFError:
+    except (EOFError, OSError):
+        # It was killed, in the second case in the middle of saying something.
         return None
 
 
-def _fail(ranks: Sequence[tuple[Any, Connection]], left: dict, rank: int, said: _Failure | None) -> NoReturn:
-    """Raise why the first rank failed: of an error and those that it caused in others, the one that came first."""
+def _fail(
+    ranks: Sequence[tuple[Any, Connection]], left: dict, rank: int, said: _Failure | None, tracker: Tracker
+) -> NoReturn:
+    """Raise why the first rank failed: of an error and those that it caused in others, the one that came first.
+
+    What rank 0 told before is passed on: what the last checkpoint has behind it is not told again.
+    """
     failures = [] if said is None else [said]
     killed = [rank] if said is None else []
     end = time.monotonic() + _GRACE
@@ -137,12 +143,17 @@ def _fail(ranks: Sequence[tuple[Any, Connection]], left: dict, rank: int, said: 
                 killed.append(left[here])
             if said is None or isinstance(said, _Failure) or said[0] == "done":
                 del left[here]
+            else:
+                getattr(tracker, said[0])(*said[1], **said[2])
     # A rank that was killed says nothing, and the others fail for want of it; one that aborts itself does so for want
     # of another that has failed.
     codes = {rank: _exit_code(ranks[rank][0]) for rank in killed}
     first = next((rank for rank in killed if not failures or codes[rank] != -signal.SIGABRT), None)
     if first is None:
-        raise min(failures, key=lambda failure: failure.at).error
+        error = min(failures, key=lambda failure: failure.at).error
+        for rank in killed:
+            error.add_note(f"process {rank} of the {len(ranks)} that train together aborted")
+        raise error
     how = f"ended by {signal.Signals(-codes[first]).name}" if codes[first] < 0 else f"at its end, code {codes[first]}"
     raise TrainingError(
         f"process {first} of the {len(ranks)} that train together was {how}; what was trained up to the last "
@@ -177,20 +188,8 @@ def _work(
         result = function(*given, _Voice(here) if rank == 0 else Tracker.silent())
         here.send(("done", result, {}))
     except BaseException as error:
-        here.send(_Failure(time.time(), _sendable(error)))
+        here.send(_Failure(time.time(), sendable(error)))
         os._exit(1)
-
-
-def _sendable(error: BaseException) -> BaseException:
-    """The error as another process can have it, with where it came from if that is a user's business."""
-    told = "".join(traceback.format_exception(error))
-    try:
-        error = pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(told)
-    if not isinstance(error, LabError):
-        error.add_note(told)
-    return error
 
 
 def _free_port() -> int:

@@ -9,12 +9,18 @@ from colbert_lab.tracking.read import read_metrics
 TWO = "devices=2"
 
 
+@pytest.fixture
+def alone(tmp_path, lab):
+    """A lab where one device does all."""
+    return lab.elsewhere(tmp_path / "alone")
+
+
 @pytest.mark.parametrize(
     "more", [(), ("pooling.factor=2",), ("passages.length=6",)], ids=["whole", "pooled", "passages"]
 )
-def test_two_devices_index_what_one_does(lab, fresh_lab, chain, more):
+def test_two_devices_index_what_one_does(alone, fresh_lab, chain, more):
     arguments = (f"model={chain['model'].path}", *more)
-    one = lab("index", *arguments).artifact
+    one = alone("index", *arguments).artifact
     two = fresh_lab("index", *arguments, TWO).artifact
     assert two.digest == one.digest
     assert two.manifest["counts"] == one.manifest["counts"]
@@ -24,16 +30,16 @@ def test_two_devices_index_what_one_does(lab, fresh_lab, chain, more):
     assert len(steps[0]) >= 4
 
 
-def test_two_devices_score_what_one_does(lab, fresh_lab, chain):
-    """What one has scored is known to the other: in a lab of its own it is scored anew."""
+def test_two_devices_score_what_one_does(lab, alone, fresh_lab, chain):
+    """Each in a lab of its own: what one had scored would be known to the other."""
     found = lab("search", f"index_dir={chain['index'].path}", "split=train").artifact
     mined = lab("mine", f"run={found.path}").artifact
     given = (f"candidates={mined.path}", f"teachers={chain['model'].path}")
-    one, two = lab("score", *given).artifact, fresh_lab("score", *given, TWO).artifact
+    one, two = alone("score", *given).artifact, fresh_lab("score", *given, TWO).artifact
     assert two.digest == one.digest
     assert two.path.name == one.path.name
     (cache,) = fresh_lab.root.glob("cache/scores/*.bin")
-    assert cache.read_bytes() == (lab.root / "cache" / "scores" / cache.name).read_bytes()
+    assert cache.read_bytes() == (alone.root / "cache" / "scores" / cache.name).read_bytes()
 
 
 def test_two_devices_train_and_one_finds_it(fresh_lab):

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from interrupted import Stopping
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.losses.contrastive import InBatch, NWay
@@ -47,14 +46,39 @@ def fail(how, folder, tracker):
     raise ConfigError(["one thing", "another"], "what was given")
 
 
+def tell_much(folder, tracker):
+    """Rank 0 tells more than is heard at once; then rank 1 fails."""
+    told = Path(folder, "told")
+    if ranks.speaks():
+        for step in range(100):
+            tracker.log({"train/loss": 0.5}, step)
+        told.touch()
+        time.sleep(600)
+    while not told.exists():
+        time.sleep(0.01)
+    raise ConfigError("one thing")
+
+
+class Terminating:
+    """A stream in which rank 1 is sent SIGTERM at one batch."""
+
+    def __init__(self, stream, at):
+        self._stream, self._at = stream, at
+
+    def __getitem__(self, index):
+        if index == self._at and not ranks.speaks():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self._stream[index]
+
+
 def wait(folder, tracker):
     """Write down who is there, and stay."""
     Path(folder, str(os.getpid())).touch()
     time.sleep(600)
 
 
-def train(tiny_backbone, examples, dev, dropout, stop_at, work, tracker):
-    """A small fit, of whatever ranks there are; with `stop_at` it breaks at that batch."""
+def train(tiny_backbone, examples, dev, dropout, wrap, work, tracker):
+    """A small fit, of whatever ranks there are; its batches are those of `wrap(stream)`."""
     model = build_model(Backbone(str(tiny_backbone)), CONTRACT, RandomProjection(16), "cosine", 0, sample=None)
     if not dropout:
         set_attention_dropout(model.backbone, 0.0)
@@ -70,4 +94,4 @@ def train(tiny_backbone, examples, dev, dropout, stop_at, work, tracker):
         Linear().factor(plan.max_steps),
         0,
     )
-    return fit(module, stream if stop_at is None else Stopping(stream, stop_at), dev, plan, work, tracker)
+    return fit(module, stream if wrap is None else wrap(stream), dev, plan, work, tracker)

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from interrupted import curves, same
-from ranks_at_work import fail, tell, train
+from interrupted import Stopping, curves, same
+from ranks_at_work import Terminating, fail, tell, tell_much, train
 
 from colbert_lab.errors import ConfigError, TrainingError
 from colbert_lab.models.checkpoint import load_model
@@ -23,12 +25,12 @@ from colbert_lab.training.ranks import together
 
 @pytest.fixture
 def trained(tiny_backbone, examples, sample):
-    """trained(folder, devices, dropout, stop_at) -> the best figures; the log and `training/best` lie in the folder."""
+    """trained(folder, devices, dropout, wrap) -> the best figures; the log and `training/best` lie in the folder."""
 
-    def run(folder: Path, devices: int, dropout: bool = True, stop_at: int | None = None):
+    def run(folder: Path, devices: int, dropout: bool = True, wrap: Callable | None = None):
         work = folder / "training"
         work.mkdir(parents=True, exist_ok=True)
-        given = (tiny_backbone, examples, sample, dropout, stop_at, work)
+        given = (tiny_backbone, examples, sample, dropout, wrap, work)
         with Tracker.start(folder / "log", RunIdentity(), {}, []) as tracker:
             return together(devices, train, *given, tracker=tracker)
 
@@ -73,7 +75,7 @@ def test_two_train_what_one_trains(tmp_path, trained):
 def test_what_is_interrupted_goes_on_bit_for_bit(tmp_path, trained):
     whole = trained(tmp_path / "whole", 2)
     with pytest.raises(OSError, match="batch 5") as broken:
-        trained(tmp_path, 2, stop_at=5)
+        trained(tmp_path, 2, wrap=partial(Stopping, at=5))
     assert "ranks_at_work" in "".join(broken.value.__notes__), "where it came from"
     assert (tmp_path / "training" / "last.ckpt").exists()
     assert trained(tmp_path, 2) == whole
@@ -107,6 +109,27 @@ def test_one_that_fails_ends_all_with_its_own_error(tmp_path, how, kind, told):
         together(2, fail, how, tmp_path, tracker=Tracker.silent())
     assert str(caught.value).startswith(told) or str(caught.value) == repr(told)
     assert time.monotonic() - start < 300, "nobody waited for the one that waits"
+
+
+def test_what_was_told_before_is_heard(tmp_path):
+    heard = []
+
+    class Slow:
+        def log(self, values, step):
+            time.sleep(0.005)
+            heard.append(step)
+
+    with pytest.raises(ConfigError, match="one thing"):
+        together(2, tell_much, tmp_path, tracker=Slow())
+    assert heard == list(range(100))
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_terminated_ends_all(tmp_path, trained):
+    """Not, as Lightning would have it, when the others have come to where they can be told."""
+    with pytest.raises(TrainingError, match="process 1 of the 2 that train together was ended by SIGTERM"):
+        trained(tmp_path, 2, wrap=partial(Terminating, at=5))
+    assert (tmp_path / "training" / "last.ckpt").exists()
 
 
 STARTER = """
