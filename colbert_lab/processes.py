@@ -63,15 +63,19 @@ def gpus_for(devices: int) -> list[str]:
 
 
 def in_order(
-    devices: int, make: Callable[..., Callable[[Task], Result]], given: Sequence[Any], tasks: Iterable[Task]
+    processes: int,
+    make: Callable[..., Callable[[Task], Result]],
+    given: Sequence[Any],
+    tasks: Iterable[Task],
+    gpus: Sequence[str] = (),
 ) -> Iterator[Result]:
     """make(*given)(task) for each task, in their order, by so many processes at once that each call `make` once.
 
-    Each has a GPU of its own where there are any, else its share of the threads. `make`, `given`, tasks and results
-    must pickle; a few tasks are taken ahead of the results. Raises what one raised, LabError where one was killed.
-    Left early, it ends the processes at once.
+    Each has its share of the threads and, where `gpus` are given, one of these. `make`, `given`, tasks and results must
+    pickle; a few tasks are taken ahead of the results. Raises what one raised, LabError where one was killed. Left
+    early, it ends the processes at once.
     """
-    crew = _Crew(devices, make, given)
+    crew = _Crew(processes, make, given, gpus)
     try:
         yield from crew.results(iter(tasks))
     finally:
@@ -81,14 +85,14 @@ def in_order(
 class _Crew:
     """The processes that share the work, each at the other end of a connection of its own."""
 
-    def __init__(self, devices: int, make: Callable, given: Sequence[Any]):
+    def __init__(self, count: int, make: Callable, given: Sequence[Any], gpus: Sequence[str]):
         import torch
 
-        gpus, spawn = gpus_for(devices), multiprocessing.get_context("spawn")
-        threads = max(1, torch.get_num_threads() // devices)
+        spawn = multiprocessing.get_context("spawn")
+        threads = max(1, torch.get_num_threads() // count)
         self._processes: list[tuple[Any, Connection]] = []
         try:
-            for number in range(devices):
+            for number in range(count):
                 here, there = spawn.Pipe()
                 begin = (os.getpid(), threads, gpus[number] if gpus else None, there, make, given)
                 process = spawn.Process(target=_work, args=begin)
@@ -155,7 +159,7 @@ class _Crew:
         count = len(self._processes)
         return LabError(
             f"one of the {count} processes that share the work was killed; what was kept until then is not lost\n"
-            f"try: the same command again; where memory ran out, devices={max(1, count // 2)}"
+            "try: the same command again; where memory ran out, with fewer processes"
         )
 
 

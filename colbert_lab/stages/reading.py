@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
-from colbert_lab.processes import in_order
+from colbert_lab.processes import gpus_for, in_order
 from colbert_lab.stages.making import create, plain
 
 # Turns texts into what a writer takes, and says what that cost; tells a progress bar (or None) of them.
@@ -49,7 +49,7 @@ def by_devices(
     given = (collection, model, OmegaConf.create(plain(options)), pooling, passages)
 
     def read(chunks: Sequence[range], bar: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-        with closing(in_order(devices, _encoding_of, given, chunks)) as results:
+        with closing(in_order(devices, _encoding_of, given, chunks, gpus_for(devices))) as results:
             for rows, (documents, facts) in zip(chunks, results, strict=True):
                 bar.advance(len(rows), tokens=facts["tokens"])
                 yield documents, facts

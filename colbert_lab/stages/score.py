@@ -16,7 +16,7 @@ from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.index import disk
 from colbert_lab.mining.pairs import Pairs
-from colbert_lab.processes import in_order
+from colbert_lab.processes import gpus_for, in_order
 from colbert_lab.run import Run, rank, read_trec, write_trec
 from colbert_lab.stages.index import open_index
 from colbert_lab.stages.lexical import bm25_of
@@ -113,7 +113,7 @@ def teacher_scores(cfg: DictConfig, teacher: Artifact, pairs: Pairs) -> tuple[np
     if devices > 1 and not made.instant:
         # It has said its key, which knows the device; the room there is for a process that scores.
         made.model.cpu()
-        ask = partial(in_order, devices, _scoring_of, (cfg, pairs.collection, teacher))
+        ask = partial(in_order, devices, _scoring_of, (cfg, pairs.collection, teacher), gpus=gpus_for(devices))
     with progress("score", len(pairs), "pairs") as bar:
         return score_candidates(pairs, made, cache, bar=bar, ask=ask)
 

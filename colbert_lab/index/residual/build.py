@@ -5,10 +5,8 @@ are so many vectors each, however they were appended, and depend on nothing but 
 make what one makes.
 """
 
-import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from colbert_lab.index.residual.codes import has_codec, offsets, stage_codec, st
 from colbert_lab.index.residual.lists import build_lists
 from colbert_lab.index.rows import refuse_repeated
 from colbert_lab.index.store import stage
-from colbert_lab.processes import die_with
+from colbert_lab.processes import in_order
 from colbert_lab.progress import progress
 from colbert_lab.ragged import Ragged
 
@@ -96,13 +94,14 @@ class ResidualWriter:
             if self._processes == 1:
                 made = (compress(_part(values, number, CHUNK), codec, GAUGED) for number in numbers)
             else:
-                made = _shared_out(self._directory, numbers, self._processes)
-            for number, chunk in zip(numbers, made, strict=True):
-                chunk.stage(files)
-                before = files.facts["distance"]
-                # The running mean over chunks, in their order.
-                files.commit(distance=before + (chunk.distance - before) / (number + 1))
-                bar.advance(len(chunk.codes))
+                made = in_order(self._processes, _compressing, (self._directory, CHUNK), numbers)
+            with closing(made):
+                for number, chunk in zip(numbers, made, strict=True):
+                    chunk.stage(files)
+                    before = files.facts["distance"]
+                    # The running mean over chunks, in their order.
+                    files.commit(distance=before + (chunk.distance - before) / (number + 1))
+                    bar.advance(len(chunk.codes))
         stage_lists(files, files.array("codes"), files.array("lengths"), len(codec.centroids))
         files.replace("values", None)
         files.commit(finished=True)
@@ -127,30 +126,11 @@ def compress(vectors: torch.Tensor, codec: Codec, gauged: int = 1) -> Chunk:
     )
 
 
-def _shared_out(directory: Path, numbers: Sequence[int], processes: int) -> Iterator[Chunk]:
-    """The chunks with these numbers, in their order, each made by one of several processes that share the threads."""
-    threads = max(1, torch.get_num_threads() // processes)
-    spawn = multiprocessing.get_context("spawn")
-    begin = (directory, CHUNK, threads, os.getpid())
-    with ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=begin) as pool:
-        yield from pool.map(_made, numbers)
-
-
-# What a process of those that compress was begun with: the spooled vectors, the codec, how many vectors a chunk has.
-_mine: tuple[np.ndarray, Codec, int]
-
-
-def _begin(directory: Path, size: int, threads: int, parent: int) -> None:
-    global _mine
-    die_with(parent)
-    torch.set_num_threads(threads)
+def _compressing(directory: Path, size: int) -> Callable[[int], Chunk]:
+    """What makes the chunk of a number, of `size` vectors each, from what is spooled in the directory."""
     files = Files.open(directory, finished=False)
-    _mine = files.array("values"), stored_codec(files), size
-
-
-def _made(number: int) -> Chunk:
-    values, codec, size = _mine
-    return compress(_part(values, number, size), codec, GAUGED)
+    values, codec = files.array("values"), stored_codec(files)
+    return lambda number: compress(_part(values, number, size), codec, GAUGED)
 
 
 def _part(values: np.ndarray, number: int, size: int) -> torch.Tensor:
