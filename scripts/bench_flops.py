@@ -37,7 +37,7 @@ from colbert_lab.models.encoding import encode
 from colbert_lab.models.precision import best_device
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run, rank
-from colbert_lab.search.rerank import rerank
+from colbert_lab.search.rerank import gathered, rerank
 
 PRINTED = {10: "180", 1000: "13,900", 2000: "23,000"}
 _BASE = {"layers": 12, "hidden": 768}
@@ -83,7 +83,7 @@ def measured(model_dir: Path, teacher_dir: Path, folder: Path, ks: Sequence[int]
 
         def late(i: int, candidates: Run = candidates, k: int = k) -> None:
             query = encode(model, [asked[i]], "query").embeddings
-            rerank(candidates, query, embeddings, k, model.similarity)
+            rerank(candidates, query, gathered(embeddings, model.similarity), k)
 
         formulas, counts = [], []
         for i, text in enumerate(asked):

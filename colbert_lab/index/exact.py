@@ -79,6 +79,10 @@ class ExactIndex:
         """The stored embeddings of these documents; DataError for an id that is not in the index."""
         return self._store.embeddings.select(self._store.rows.of(ids).tolist())
 
+    def scores(self, queries: Ragged, ids: Sequence[str]) -> np.ndarray:
+        """MaxSim, fp32 [B, n], of every query and these documents where they lie; DataError for an unknown id."""
+        return self._pruned.scores(queries, self._store.rows.of(ids))
+
     def add(self, ids: Sequence[str], documents: Ragged) -> None:
         """Add documents; all are there when it returns, or none. DataError for an id that is there already."""
         self._edit(added=ids, documents=documents)

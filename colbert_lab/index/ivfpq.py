@@ -181,6 +181,10 @@ class IvfPqIndex:
         """The stored embeddings of these documents; DataError for an id that is not in the index."""
         return self._store.embeddings.select(self._store.rows.of(ids).tolist())
 
+    def scores(self, queries: Ragged, ids: Sequence[str]) -> np.ndarray:
+        """MaxSim, fp32 [B, n], of every query and these documents where they lie; DataError for an unknown id."""
+        return self._packed.scores(queries, self._store.rows.of(ids))
+
     def resolved(self, k: int, probe: IvfPqProbe | None = None) -> dict[str, Any]:
         """The parameters that a search for k results has; ConfigError for another index's probe."""
         if probe is not None and not isinstance(probe, IvfPqProbe):

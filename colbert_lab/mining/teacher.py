@@ -1,6 +1,6 @@
 """Teachers: what says how relevant a document is to a query. `scored.py` has one score many pairs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +15,9 @@ from colbert_lab.models.precision import Precision, resolve_precision
 from colbert_lab.progress import Progress
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Run
-from colbert_lab.scoring.kernels import maxsim_packed
 from colbert_lab.scoring.maxsim import Similarity, maxsim_paired
 from colbert_lab.search.bm25 import Bm25
+from colbert_lab.search.rerank import Scores
 
 # Padded vectors of a batch of pairs, in elements: 2**24 are 64 MB in fp32.
 _PAIR_ELEMENTS = 2**24
@@ -86,7 +86,7 @@ class MaxSimTeacher:
 class IndexTeacher:
     """MaxSim of a model's queries with the document vectors that its index holds: nothing is encoded but the queries.
 
-    `embeddings(ids)` gives the vectors of documents; `digest` names the index; `cut` counts distinct queries.
+    `documents` scores documents by id, as an index does; `digest` names the index; `cut` counts distinct queries.
     """
 
     instant = True
@@ -94,12 +94,12 @@ class IndexTeacher:
     def __init__(
         self,
         model: Encoder,
-        embeddings: Callable[[Sequence[str]], Ragged],
+        documents: Scores,
         digest: str,
         precision: Precision = "auto",
         batch_tokens: int = 8192,
     ):
-        self.model, self.embeddings = model, embeddings
+        self.model, self.documents = model, documents
         self.precision, self.batch_tokens = precision, batch_tokens
         self.key = _key("index", digest, precision, model.device)
 
@@ -109,9 +109,8 @@ class IndexTeacher:
         encoded = encode(self.model, list(rows), "query", self.precision, self.batch_tokens)
         scores = np.empty(len(pairs), dtype=np.float32)
         for number, asked in enumerate(rows.values()):
-            documents = self.embeddings([pairs.document_ids[row] for row in asked])
             query = encoded.embeddings[number : number + 1].to("cpu", torch.float32)
-            scores[asked] = maxsim_packed(query, documents, self.model.similarity)[0].numpy()
+            scores[asked] = self.documents(query, [pairs.document_ids[row] for row in asked])[0]
             if bar is not None:
                 bar.advance(len(asked))
         return scores, encoded.cut_texts

@@ -43,7 +43,7 @@ class PackedDocuments:
         self.documents, self.similarity = documents, similarity
         self.lengths = documents.lengths.numpy()
         self.starts = documents.offsets.numpy()[:-1]
-        self._bits = _readable(documents.values)
+        self.bits = _readable(documents.values)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -55,8 +55,8 @@ class PackedDocuments:
         """
         self.check(queries)
         starts, lengths = (self.starts, self.lengths) if rows is None else (self.starts[rows], self.lengths[rows])
-        if self._bits is not None:
-            return self._scores(queries, self._bits, starts, lengths)
+        if self.bits is not None:
+            return self._scores(queries, self.bits, starts, lengths)
         rows = np.arange(len(self)) if rows is None else rows
         parts = [np.empty((len(queries), 0), np.float32)]
         for first, last in pieces(lengths, max(1, _COPIED_VALUES // self.documents.dim)):
@@ -101,7 +101,7 @@ def finished(sums: np.ndarray, queries: Ragged, lengths: np.ndarray, similarity:
 
 def block_sizes(vectors: int) -> np.ndarray:
     """Registers of each block of query vectors: as few blocks as do, all about as large."""
-    from colbert_lab.scoring.simd import LANES, MAX_REGISTERS
+    from colbert_lab.scoring.llvm import LANES, MAX_REGISTERS
 
     registers = max(1, -(-vectors // LANES))
     count = -(-registers // MAX_REGISTERS)
@@ -110,7 +110,7 @@ def block_sizes(vectors: int) -> np.ndarray:
 
 def lay_out(vectors: np.ndarray, blocks: np.ndarray, together: int) -> np.ndarray:
     """Query vectors [m, d] as the kernels read them: a block after another, each [d / together, lanes, together]."""
-    from colbert_lab.scoring.simd import LANES
+    from colbert_lab.scoring.llvm import LANES
 
     lanes = np.zeros((int(blocks.sum()) * LANES, vectors.shape[1]), vectors.dtype)
     lanes[: len(vectors)] = vectors
@@ -120,7 +120,7 @@ def lay_out(vectors: np.ndarray, blocks: np.ndarray, together: int) -> np.ndarra
 
 def padded(values: Tensor) -> Tensor:
     """Values [T, d] with zeros behind, so that d fills whole registers."""
-    from colbert_lab.scoring.simd import LANES
+    from colbert_lab.scoring.llvm import LANES
 
     return F.pad(values, (0, -values.shape[1] % LANES)).contiguous()
 
@@ -152,7 +152,7 @@ def in_threads(count: int, work: int, run: Callable[[int, int], None]) -> None:
 
 def _readable(values: Tensor) -> np.ndarray | None:
     """The values, flat, as the kernels read them in place; None where this hardware, dtype or d needs a copy first."""
-    from colbert_lab.scoring.simd import LANES, widens_half
+    from colbert_lab.scoring.llvm import LANES, widens_half
 
     if values.shape[1] % LANES or not values.is_contiguous():
         return None

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 
 from colbert_lab.errors import DataError
@@ -11,26 +12,34 @@ from colbert_lab.run import Run, rank
 from colbert_lab.scoring.kernels import maxsim_packed
 from colbert_lab.scoring.maxsim import Similarity
 
+# Of queries and documents by id: MaxSim, fp32 [B, n].
+Scores = Callable[[Ragged, Sequence[str]], np.ndarray]
 
-def rerank(
-    run: Run,
-    queries: Ragged,
-    embeddings: Callable[[Sequence[str]], Ragged],
-    k: int,
-    similarity: Similarity = "cosine",
-) -> Run:
+
+def gathered(embeddings: Callable[[Sequence[str]], Ragged], similarity: Similarity = "cosine") -> Scores:
+    """MaxSim with what `embeddings(ids)` returns, which is gathered anew for every call.
+
+    An index scores its documents where they lie (`index.scores`), which takes less.
+    """
+
+    def scores(queries: Ragged, ids: Sequence[str]) -> np.ndarray:
+        return maxsim_packed(queries, embeddings(ids), similarity).numpy()
+
+    return scores
+
+
+def rerank(run: Run, queries: Ragged, scores: Scores, k: int) -> Run:
     """Re-order the best k of every query by MaxSim; documents beyond k are left out.
 
-    `queries` holds the run's queries in the run's order; `embeddings(ids)` returns the documents' embeddings, from an
-    index or freshly encoded. Equal scores by id. DataError where run and queries do not match in number.
+    `queries` holds the run's queries in the run's order; `scores` is an index's, or `gathered` of embeddings. Equal
+    scores by id. DataError where run and queries do not match in number.
     """
     if len(queries) != len(run):
         raise DataError(f"the run has {len(run)} queries, but embeddings of {len(queries)} were given")
     hits = {}
     for position, (query, found) in enumerate(run.items()):
         ids = found.ids[:k]
-        scores = maxsim_packed(queries[position : position + 1], embeddings(ids), similarity)[0].numpy() if ids else []
-        hits[query] = rank(ids, scores)
+        hits[query] = rank(ids, scores(queries[position : position + 1], ids)[0] if ids else [])
     return Run(hits, min(k, run.depth))
 
 

@@ -73,11 +73,13 @@ def rerank_run(
         content["passages"] = passages
 
     def work(builder: Builder, tracker: Tracker) -> None:
+        from colbert_lab.index.rows import Rows
         from colbert_lab.models.checkpoint import load_model
         from colbert_lab.models.encoding import encode
         from colbert_lab.models.precision import best_device
         from colbert_lab.progress import progress
         from colbert_lab.run import write_trec
+        from colbert_lab.scoring.pruned import PrunedSearch
         from colbert_lab.search.rerank import rerank, rerank_passages
 
         encoder = load_model(model.path).to(best_device())
@@ -93,12 +95,8 @@ def rerank_run(
                     bar=bar,
                 )
                 facts = {"cut_documents": documents.cut_texts}
-                rows = {document: row for row, document in enumerate(ids)}
-
-                def embeddings(some: Sequence[str]) -> "Ragged":
-                    return documents.embeddings.select([rows[i] for i in some])
-
-                scored = rerank(candidates, queries.embeddings, embeddings, k, encoder.similarity)
+                rows, held = Rows(ids), PrunedSearch(documents.embeddings, encoder.similarity)
+                scored = rerank(candidates, queries.embeddings, lambda some, of: held.scores(some, rows.of(of)), k)
             else:
                 facts = dict.fromkeys(("passages", "cut_documents", "cut_passages", "left_out_passages"), 0)
                 pieces = _pieces(cfg, Cutting(passages, encoder), encoder, collection, ids, facts, bar)

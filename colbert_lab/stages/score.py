@@ -222,7 +222,7 @@ def _teacher(cfg: DictConfig, collection: Collection, artifact: Artifact) -> Any
                 f"{artifact.path} keeps no document vectors to score with\ntry: the index's model as the teacher"
             )
         encoder = load_model(input_of(artifact, "model", cfg.get("model_at")).path).to(best_device())
-        return kinds.IndexTeacher(encoder, index.embeddings, artifact.digest, precision, batch_tokens)
+        return kinds.IndexTeacher(encoder, index.scores, artifact.digest, precision, batch_tokens)
     if artifact.kind == "bm25":
         record = json.loads((artifact.path / "bm25.json").read_text())
         return kinds.Bm25Teacher(bm25_of(collection, record["k1"], record["b"]), artifact.digest)

@@ -7,12 +7,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from colbert_lab.compression.residual import train_codec
-from colbert_lab.index.residual import kernels, reference
+from colbert_lab.index.residual import kernels, reference, search
 from colbert_lab.index.residual.codes import Codes, offsets
 from colbert_lab.index.residual.lists import best_cells, build_lists, rows_of_cells
 from colbert_lab.index.residual.search import Searcher
 from colbert_lab.index.residual.threads import share
 from colbert_lab.index.rows import Rows
+from colbert_lab.scoring.codes import CodedQueries
+from colbert_lab.scoring.llvm import has_avx2
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=20)
 
@@ -76,6 +78,37 @@ def test_the_stages(lengths, vectors, bits, kind, dim, margin, seed):
     kernels.refine(table, vectors, margin, rotated, tables, arrays, filled, refined, 0, len(filled))
     expected = reference.refine(table[:, :vectors], margin, query, codes, filled)
     np.testing.assert_allclose(refined, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.skipif(not has_avx2(), reason="8-bit products need AVX2")
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.sampled_from([0, 1, 5, 9, 127, 128, 129, 300]), min_size=1, max_size=4),
+    vectors=st.sampled_from([1, 8, 9, 20, 32, 70]),
+    bits=st.sampled_from([1, 2, 4, 8]),
+    kind=st.sampled_from(["product", "stanford"]),
+    dim=st.sampled_from([16, 48, 128]),
+    margin=st.sampled_from([0, 20, 255]),
+    seed=st.integers(0, 99),
+)
+def test_refining_by_codes(lengths, vectors, bits, kind, dim, margin, seed):
+    codes = codes_of(seed, lengths, dim, bits, kind)
+    searcher, query = searcher_of(codes), query_of(seed, vectors, dim)
+    rotated = codes.rotate(query)
+    scores = searcher._centroid_scores(rotated, 1)
+    table, _ = searcher._table(scores, vectors, 1)
+    filled = np.flatnonzero(np.array(lengths))
+    expected = reference.refine(table[:, :vectors], margin, query, codes, filled, together=True)
+    coded = CodedQueries.of(rotated, codes.quarters)
+    lanes = (coded.blocks, coded.table, coded.correction, coded.units)
+    tables, small, arrays = codes.tables, codes.small, codes.arrays
+    for window in (np.inf, search._WINDOW):
+        found, ends = np.empty(len(filled), np.float32), (tables, small, arrays, filled)
+        kernels.refine_by_codes(
+            table, vectors, margin, np.float32(window), scores, rotated, lanes, *ends, found, 0, len(filled)
+        )
+        # What the window leaves out is another vector that is about as good.
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5 + (0 if window == np.inf else 1e-4) * vectors)
 
 
 def test_a_wider_code_is_read_whole():

@@ -31,6 +31,7 @@ from colbert_lab.models.single_vector import SingleVector
 from colbert_lab.run import Run, rank
 from colbert_lab.scoring.reference import maxsim_loop
 from colbert_lab.search.bm25 import Bm25
+from colbert_lab.search.rerank import gathered
 from colbert_lab.text.contract import Contract
 from colbert_lab.text.tokenizer import ColBERTTokenizer
 
@@ -349,7 +350,8 @@ def test_an_index_teaches_what_its_model_does(colbert, monkeypatch, similarity, 
         lambda model, texts, role, *rest: seen.append((role, len(texts))) or encode(model, texts, role, *rest),
     )
     pairs, bar = cross(), Bar()
-    teacher = IndexTeacher(colbert, lambda asked: held.select([ids.index(i) for i in asked]), "digest", "fp32")
+    documents = gathered(lambda asked: held.select([ids.index(i) for i in asked]), similarity)
+    teacher = IndexTeacher(colbert, documents, "digest", "fp32")
     scores, cut = teacher.score(pairs, bar)
     assert seen == [("query", len(QUERIES))]
     np.testing.assert_allclose(scores, MaxSimTeacher(colbert, "digest", "fp32").score(pairs)[0], atol=1e-4)

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import numba.core.caching
 import numpy as np
@@ -14,15 +15,17 @@ from torch.nn.functional import normalize
 
 from colbert_lab.errors import ConfigError
 from colbert_lab.ragged import Ragged
-from colbert_lab.scoring import kernels, pruned, simd
+from colbert_lab.scoring import codes, kernels, llvm, pruned
+from colbert_lab.scoring.codes import Codes
+from colbert_lab.scoring.compiled import sources
 from colbert_lab.scoring.kernels import PackedDocuments, maxsim_packed
 from colbert_lab.scoring.maxsim import EMPTY, maxsim_ragged
-from colbert_lab.scoring.pruned import Codes, PrunedSearch
+from colbert_lab.scoring.pruned import PrunedSearch
 from colbert_lab.scoring.reference import maxsim_loop
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SIMILARITIES = ["cosine", "l2"]
-needs_avx2 = pytest.mark.skipif(not simd.has_avx2(), reason="8-bit estimates need AVX2")
+needs_avx2 = pytest.mark.skipif(not llvm.has_avx2(), reason="8-bit estimates need AVX2")
 
 
 def vectors(seed, lengths, dim, dtype=torch.float32, scale=1.0):
@@ -220,6 +223,42 @@ def test_the_bound_holds_for_heavy_tails(dim, similarity, seed):
     assert (np.abs(estimates - in_fp64(queries, documents, similarity)) <= bounds).all()
 
 
+@needs_avx2
+@settings(max_examples=25, deadline=None)
+@given(
+    document_lengths=st.lists(st.sampled_from([0, 1, 2, 7, 25, 127, 128, 129, 300]), min_size=1, max_size=5),
+    query_lengths=st.lists(st.sampled_from([0, 1, 5, 8, 9, 25, 33]), min_size=1, max_size=3),
+    dim=st.sampled_from([8, 16, 24, 128]),
+    dtype=st.sampled_from(DTYPES),
+    similarity=st.sampled_from(SIMILARITIES),
+    close=st.sampled_from([0.0, 1e-3, 0.3]),
+    seed=st.integers(0, 999),
+)
+def test_scores_by_codes_are_the_scores(document_lengths, query_lengths, dim, dtype, similarity, close, seed):
+    """Also where all vectors of a document are nearly the same, so that estimates tell nothing."""
+    queries, documents = vectors(seed, query_lengths, dim), vectors(seed + 1, document_lengths, dim)
+    if close and len(documents.values):
+        documents = Ragged(normalize(documents.values[:1] + close * documents.values), documents.lengths)
+    packed = PackedDocuments(documents.to(dtype=dtype), similarity)
+    found = Codes.of(packed).scores(queries)
+    assert np.array_equal(found, packed.scores(queries))
+    rows = np.random.default_rng(seed).permutation(len(documents))[:3]
+    assert np.array_equal(Codes.of(packed).scores(queries, rows), found[:, rows])
+    assert np.array_equal(PrunedSearch(packed.documents, similarity).scores(queries, rows), found[:, rows])
+
+
+@needs_avx2
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_by_codes_hold_where_errors_are_large(kind, similarity):
+    for dim in (8, 128):
+        documents, queries = adversarial(kind, dim, torch.Generator().manual_seed(dim))
+        documents = Ragged(documents, torch.tensor([1] * 20 + [0, 20]))
+        queries = Ragged(queries, torch.tensor([1, 7, 32]))
+        packed = PackedDocuments(documents, similarity)
+        assert np.array_equal(Codes.of(packed).scores(queries), packed.scores(queries))
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e25])
 def test_values_at_the_ends_of_fp32_are_ranked(scale):
     """Their squares leave fp32, and so do their bounds: then nothing may be pruned."""
@@ -244,19 +283,19 @@ def test_a_query_that_is_not_finite_ends():
 def test_other_hardware_finds_the_same(monkeypatch, similarity):
     documents, queries = vectors(0, lengths(0, 90, 9), 16, torch.float16), vectors(1, [5, 30], 16)
     expected, rows = maxsim_packed(queries, documents, similarity), np.arange(90)
-    monkeypatch.setattr(simd, "has_avx2", lambda: False)
-    monkeypatch.setattr(simd, "widens_half", lambda: False)
+    monkeypatch.setattr(llvm, "has_avx2", lambda: False)
+    monkeypatch.setattr(llvm, "widens_half", lambda: False)
     assert torch.equal(maxsim_packed(queries, documents, similarity), expected)
     held_to_all(PrunedSearch(documents, similarity), PackedDocuments(documents, similarity), queries, 4, rows)
-    assert not pruned.codes_fit(documents)
+    assert not codes.codes_fit(documents)
 
 
 def test_codes_are_made_where_a_quarter_of_the_memory_holds_them(monkeypatch):
-    monkeypatch.setattr(simd, "has_avx2", lambda: True)
+    monkeypatch.setattr(llvm, "has_avx2", lambda: True)
     documents = vectors(0, [100], 8)
     for pages, fits in ((6399, False), (6400, True)):  # 100 vectors of 8 + 8 bytes are 1600, a quarter of 6400
-        monkeypatch.setattr(pruned.os, "sysconf", lambda name, pages=pages: pages if "PHYS" in name else 1)
-        assert pruned.codes_fit(documents) == fits
+        monkeypatch.setattr(codes.os, "sysconf", lambda name, pages=pages: pages if "PHYS" in name else 1)
+        assert codes.codes_fit(documents) == fits
 
 
 def test_empty_documents_and_none_at_all():
@@ -306,8 +345,35 @@ def test_compiled_loops_need_no_place_to_be_kept(monkeypatch, module):
     assert doubled(3.0) == 6.0
 
 
+def test_what_is_kept_holds_until_any_source_changes(tmp_path, monkeypatch):
+    """numba looks at a function's own file alone, and goes on with what it inlined from another."""
+    file = tmp_path / "loops.py"
+    file.write_text(
+        "from colbert_lab.scoring.compiled import compiled\n@compiled()\ndef doubled(x):\n    return 2 * x\n"
+    )
+
+    def kept() -> bool:
+        found = importlib.util.spec_from_file_location("loops", file)
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        assert module.doubled(3.0) == 6.0
+        return sum(module.doubled.stats.cache_hits.values()) == 1
+
+    assert [kept(), kept()] == [False, True]
+    other = tmp_path / "other.py"
+    monkeypatch.setattr("colbert_lab.scoring.compiled.sources", lambda: (str(other), 1, 2.0))
+    assert [kept(), kept()] == [False, True]
+
+
+def test_sources_are_those_of_all_compiled_loops():
+    package = Path(kernels.__file__).parents[1]
+    loops = {str(file) for file in package.rglob("*.py") if "@compiled" in file.read_text()}
+    assert loops <= {name for name, _, _ in sources()}
+    assert len(loops) >= 5
+
+
 @needs_avx2
 def test_the_codes_keep_no_memory_that_only_making_them_needed():
     codes = Codes.of(PackedDocuments(vectors(0, [50], 8)))
-    for kept in (codes.scales, codes.bias):
-        assert kept.base.untyped_storage().nbytes() == 4 * 50
+    for kept in (codes.codes, codes.scales, codes.bias):
+        assert kept.base is None

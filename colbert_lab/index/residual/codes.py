@@ -77,6 +77,46 @@ class Codes:
         return self.rotated, self.codec.first.numpy(), words, shared, levels
 
     @cached_property
+    def small(self) -> "tuple | None":
+        """What kernels.refine_by_codes calls small; None where this CPU or d is not what it needs.
+
+        Codewords [256 x 8] or [bytes x 256 x 8] as bytes about 128 and their step, centroids [K, d] int8 and their
+        step, the centroids' squared norms, first dimensions, and what is between two bytes' codewords (0 if shared).
+        """
+        from colbert_lab.scoring.llvm import has_avx2
+
+        if not has_avx2() or self.codec.dim % 16:
+            return None
+        centroids, first, words, shared, _ = self.tables
+        centroids = centroids[: self.centroids]
+        numbers, step = _eight_bits(words)
+        small, centroid_step = _eight_bits(centroids)
+        squares = np.einsum("kd,kd->k", centroids, centroids)
+        return (
+            (numbers.astype(np.int16) + 128).astype(np.uint8),
+            step,
+            small,
+            centroid_step,
+            squares,
+            first,
+            0 if shared else 256,
+        )
+
+    @cached_property
+    def quarters(self) -> np.ndarray:
+        """How long the quarters of codewords in 8 bits can be, as scoring.simd_codes sums them: [4] float64."""
+        words, _, _, _, _, first, stride = self.small
+        words = words.reshape(-1, 256, FLOATS).astype(np.float64) - 128
+        squares = np.zeros(4)
+        middle = self.codec.dim // 2
+        for byte in range(len(first) - 1):
+            dims = np.arange(first[byte], first[byte + 1])
+            part = words[byte if stride else 0][:, : len(dims)] ** 2
+            quarter = dims // middle * 2 + dims // 2 % 2
+            squares += [(part * (quarter == number)).sum(1).max() for number in range(4)]
+        return np.maximum(np.sqrt(squares), 1.0)
+
+    @cached_property
     def arrays(self) -> tuple:
         """What kernels.refine calls store: codes, packed, scales, offsets."""
         return self.codes, self.packed, self.scales, self.offsets
@@ -92,6 +132,12 @@ class Codes:
         """Documents as the codec gives them back."""
         vectors = [self.decode(int(row)) for row in rows]
         return Ragged.from_list(vectors) if vectors else Ragged(torch.empty(0, self.codec.dim), torch.zeros(0).long())
+
+
+def _eight_bits(values: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """Whole numbers of the same shape, int8, and their step in fp32."""
+    step = np.float32(max(float(np.abs(values).max(initial=0.0)), 1e-12) / 127)
+    return np.rint(values / step).astype(np.int8), step
 
 
 def offsets(lengths: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from colbert_lab.index.staleness import staleness
 from colbert_lab.index.store import edit_rows
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits, Run
+from colbert_lab.scoring.kernels import maxsim_packed
 from colbert_lab.scoring.maxsim import Similarity
 
 # The loss by edits: how much less of exact search's first ten an index finds of whose documents half were added or
@@ -64,6 +65,10 @@ class ResidualIndex:
     def embeddings(self, ids: Sequence[str]) -> Ragged:
         """These documents' vectors as the codec gives them back; DataError for an id that is not in the index."""
         return self._codes.decoded(self._rows.of(ids))
+
+    def scores(self, queries: Ragged, ids: Sequence[str]) -> np.ndarray:
+        """MaxSim, fp32 [B, n], of every query and these documents, decoded; DataError for an unknown id."""
+        return maxsim_packed(queries, self.embeddings(ids), self.similarity).numpy()
 
     def search(
         self,

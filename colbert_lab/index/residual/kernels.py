@@ -11,13 +11,21 @@ from colbert_lab.index.residual.simd import (
     BYTES,
     FLOATS,
     TILE,
+    add_scores,
     at_least,
     compiled,
+    copy_bytes,
     copy_floats,
-    lowest_bit,
     max_rows,
+    prefetch,
     product_tile,
+    products_with,
 )
+from colbert_lab.scoring.code_loops import products_of_codes, reaching
+from colbert_lab.scoring.simd_codes import lowest_bit
+
+# Document vectors whose estimates are alive at once: they fit the first cache beside the query vectors.
+_RUN = 128
 
 
 @compiled
@@ -77,25 +85,17 @@ def refine(table, vectors, margin, queries, codec, store, rows, out, first, last
     For a query vector only those document vectors are decoded whose centroid is within `margin` steps of table's of the
     document's best. queries are [m, d]; codec and store are the tuples of Codes.tables and Codes.arrays.
     """
-    centroids, first_dim, words, shared, levels = codec
-    codes, packed, scales, offsets = store
+    codes, offsets = store[0], store[3]
     lanes = table.shape[1]
     dim = queries.shape[1]
-    # Codewords are copied 8 values at a time, whatever their width: the next one overwrites what was too much.
     decoded = np.zeros(dim + FLOATS, np.float32)
     near = np.empty(lanes, np.uint8)
     best = np.empty(vectors, np.float32)
     close = np.empty(lanes, np.int64)
-    stride = np.int64(0) if shared else np.int64(256 * FLOATS)
     for n in range(first, last):
         row = rows[n]
-        for lane in range(0, lanes, BYTES):
-            max_rows(table, codes, offsets[row], offsets[row + 1], lane, near)
-        for i in range(vectors):
-            near[i] = np.uint8(max(np.int32(near[i]) - margin, 0))
-            best[i] = -np.inf
-        for i in range(vectors, lanes):
-            near[i] = 255
+        _near(table, vectors, margin, codes, offsets[row], offsets[row + 1], near)
+        best[:] = -np.inf
         for token in range(offsets[row], offsets[row + 1]):
             code = np.int64(codes[token])
             count = 0
@@ -107,15 +107,7 @@ def refine(table, vectors, margin, queries, codec, store, rows, out, first, last
                     bits &= bits - np.uint32(1)
             if count == 0:
                 continue
-            for byte in range(packed.shape[1]):
-                copy_floats(words, byte * stride + np.int64(packed[token, byte]) * FLOATS, decoded, first_dim[byte])
-            scale = levels[scales[token]] if len(scales) > 0 else np.float32(1)
-            square = np.float32(0)
-            for j in range(dim):
-                value = centroids[code, j] + scale * decoded[j]
-                decoded[j] = value
-                square += value * value
-            norm = np.float32(1) / max(np.sqrt(square), np.float32(1e-12))
+            norm = _decode(token, code, codec, store, decoded)
             # Four query vectors at a time share what is read of the document's; the last ones may come twice.
             for at in range(0, count, 4):
                 a, b = close[at], close[min(at + 1, count - 1)]
@@ -135,3 +127,141 @@ def refine(table, vectors, margin, queries, codec, store, rows, out, first, last
         for i in range(vectors):
             total += best[i]
         out[n] = total
+
+
+@compiled
+def refine_by_codes(
+    table, vectors, margin, window, scores, queries, coded, codec, small, store, rows, out, first, last
+):
+    """As `refine`, decoding only what 8-bit products say can be the best match; needs AVX2 and d a multiple of 16.
+
+    The document vectors that are near for any query vector are estimated for all; those that come within `window` of
+    the best estimate of a query vector are decoded and multiplied with it in fp32. `scores` are the centroids'
+    [K, lanes], `coded` the query vectors' blocks, table, correction and units (scoring.codes.CodedQueries), `small` is
+    Codes.small.
+    """
+    blocks, lane_table, correction, units = coded
+    words, step, centroids, centroid_step, squares, first_dim, stride = small
+    codes, packed, scales, offsets = store
+    levels = codec[4]
+    dim = queries.shape[1]
+    decoded = np.zeros(dim + FLOATS, np.float32)
+    near = np.empty(table.shape[1], np.uint8)
+    lanes = blocks.sum() * FLOATS
+    likely, floor, best = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)
+    unused = np.empty(lanes, np.float32)
+    # Codewords are copied 8 values at a time, whatever their width: the next one overwrites what was too much.
+    some, tokens = np.zeros(_RUN * dim + 8, np.uint8), np.empty(_RUN, np.int64)
+    scale, inverse, nothing = np.empty(_RUN, np.float32), np.empty(_RUN, np.float32), np.zeros(_RUN, np.float32)
+    estimates = np.empty(_RUN * blocks.max() * FLOATS, np.float32)
+    products = np.empty(2, np.int32)
+    for n in range(first, last):
+        row = rows[n]
+        _near(table, vectors, margin, codes, offsets[row], offsets[row + 1], near)
+        likely[:] = -np.inf
+        best[:] = -np.inf
+        floor[:] = np.inf
+        token = offsets[row]
+        while token < offsets[row + 1]:
+            count = 0
+            while token < offsets[row + 1] and count < _RUN:
+                code = np.int64(codes[token])
+                hit = np.uint32(0)
+                for lane in range(0, table.shape[1], BYTES):
+                    hit |= at_least(table, code, lane, near)
+                if hit != 0:
+                    prefetch(scores, code)
+                    for byte in range(packed.shape[1]):
+                        word = (byte * stride + np.int64(packed[token, byte])) * 8
+                        copy_bytes(words, word, some, count * dim + first_dim[byte])
+                    products_with(some, count * dim, centroids, code, products)
+                    level = step * (levels[scales[token]] if len(scales) > 0 else np.float32(1))
+                    crossed = np.float32(2) * level * centroid_step * np.float32(products[0])
+                    square = squares[code] + crossed + level * level * np.float32(products[1])
+                    inverse[count] = np.float32(1) / np.sqrt(max(square, np.float32(1e-12)))
+                    scale[count] = level
+                    tokens[count] = token
+                    count += 1
+                token += 1
+            lane = 0
+            for registers in blocks:
+                width = registers * FLOATS
+                products_of_codes(
+                    some,
+                    dim,
+                    0,
+                    count,
+                    registers,
+                    lane_table,
+                    correction,
+                    scale,
+                    units,
+                    nothing,
+                    unused,
+                    lane,
+                    estimates,
+                )
+                _add_scores(registers, estimates, count, scores, codes, tokens, lane, inverse, likely)
+                for i in range(lane, min(lane + width, vectors)):
+                    floor[i] = likely[i] - window
+                for r in range(count):
+                    bits = reaching(registers, estimates, r * width, floor, lane)
+                    if bits == 0:
+                        continue
+                    norm = _decode(tokens[r], np.int64(codes[tokens[r]]), codec, store, decoded)
+                    while bits != 0:
+                        i = lane + lowest_bit(bits)
+                        bits &= bits - np.uint32(1)
+                        if i >= vectors:  # reached by what is no number alone
+                            continue
+                        dot = np.float32(0)
+                        for j in range(dim):
+                            dot += queries[i, j] * decoded[j]
+                        best[i] = max(best[i], norm * dot)
+                lane += width
+        total = np.float32(0)
+        for i in range(vectors):
+            total += best[i]
+        out[n] = total
+
+
+@compiled
+def _add_scores(registers, estimates, count, scores, codes, tokens, lane, factors, best):
+    """add_scores for `count` document vectors, whose numbers are in tokens."""
+    if registers == 1:
+        for r in range(count):
+            add_scores(1, estimates, r * 8, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
+    elif registers == 2:
+        for r in range(count):
+            add_scores(2, estimates, r * 16, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
+    else:
+        for r in range(count):
+            add_scores(3, estimates, r * 24, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
+
+
+@compiled
+def _near(table, vectors, margin, codes, start, end, near):
+    """near [lanes] = what a row of table must reach to be within `margin` of the best of codes[start:end]."""
+    for lane in range(0, len(near), BYTES):
+        max_rows(table, codes, start, end, lane, near)
+    for i in range(vectors):
+        near[i] = np.uint8(max(np.int32(near[i]) - margin, 0))
+    for i in range(vectors, len(near)):
+        near[i] = 255
+
+
+@compiled
+def _decode(token, code, codec, store, decoded):
+    """decoded [d + 8] = a document vector before it is normalised; what normalises it."""
+    centroids, first_dim, words, shared, levels = codec
+    packed, scales = store[1], store[2]
+    stride = np.int64(0) if shared else np.int64(256 * FLOATS)
+    for byte in range(packed.shape[1]):
+        copy_floats(words, byte * stride + np.int64(packed[token, byte]) * FLOATS, decoded, first_dim[byte])
+    scale = levels[scales[token]] if len(scales) > 0 else np.float32(1)
+    square = np.float32(0)
+    for j in range(centroids.shape[1]):
+        value = centroids[code, j] + scale * decoded[j]
+        decoded[j] = value
+        square += value * value
+    return np.float32(1) / max(np.sqrt(square), np.float32(1e-12))

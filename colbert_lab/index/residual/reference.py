@@ -17,10 +17,13 @@ def approximate(table: np.ndarray, codes: np.ndarray, offsets: np.ndarray, rows:
     return [int(document.max(0).astype(int).sum()) if len(document) else 0 for document in documents]
 
 
-def refine(table: np.ndarray, margin: int, query: np.ndarray, codes: Codes, rows: np.ndarray) -> list[float]:
+def refine(
+    table: np.ndarray, margin: int, query: np.ndarray, codes: Codes, rows: np.ndarray, together: bool = False
+) -> list[float]:
     """For each of rows the sum over query [m, d] of its best decoded vector among those near by table [K, m].
 
-    Near is what reaches the document's largest byte for the query vector, less `margin`. EMPTY without any vector.
+    Near is what reaches the document's largest byte for the query vector, less `margin`; `together`, for any query
+    vector. EMPTY without any vector.
     """
     totals = []
     for row in rows:
@@ -29,8 +32,10 @@ def refine(table: np.ndarray, margin: int, query: np.ndarray, codes: Codes, rows
             totals.append(EMPTY * len(query))
             continue
         near = table[numbers].astype(int)
+        near = near >= near.max(0) - margin
         products = codes.decode(row).numpy() @ query.T
-        totals.append(float(np.where(near >= near.max(0) - margin, products, -np.inf).max(0).sum()))
+        near = near.any(1, keepdims=True) if together else near
+        totals.append(float(np.where(near, products, -np.inf).max(0).sum()))
     return totals
 
 

@@ -1,6 +1,6 @@
-"""The five vector operations that numba's loops do not compile to by themselves, as LLVM vectors.
+"""The vector operations that numba's loops do not compile to by themselves, as LLVM vectors.
 
-LLVM lowers them to what the processor has (AVX2, AVX-512, NEON, SSE), so nothing here depends on one.
+LLVM lowers them to what the processor has (AVX2, AVX-512, NEON, SSE); only `products_with` depends on one.
 """
 
 from llvmlite import ir
@@ -18,6 +18,9 @@ TILE = 8
 
 _INT = ir.IntType(64)
 _BYTE_VECTOR = ir.VectorType(ir.IntType(8), BYTES)
+_HALF_BYTES = ir.VectorType(ir.IntType(8), 16)
+_SHORT_VECTOR = ir.VectorType(ir.IntType(16), 16)
+_INT_VECTOR = ir.VectorType(ir.IntType(32), 8)
 _FLOAT_VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
 
 
@@ -62,16 +65,6 @@ def at_least(typingctx, table, code, lane, thresholds):
 
 
 @intrinsic
-def lowest_bit(typingctx, bits):
-    """The number of the lowest bit that is set in a uint32 which is not 0."""
-
-    def generate(context, builder, signature, args):
-        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 1)), _INT)
-
-    return types.int64(types.uint32), generate
-
-
-@intrinsic
 def copy_floats(typingctx, source, at, target, to):
     """target[to : to + 8] = source[at : at + 8], both one-dimensional fp32."""
 
@@ -82,6 +75,103 @@ def copy_floats(typingctx, source, at, target, to):
         return context.get_dummy_value()
 
     return types.void(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
+def prefetch(typingctx, matrix, row):
+    """Begin to read matrix[row], which is needed a little later."""
+
+    def generate(context, builder, signature, args):
+        base, stride = _matrix(context, builder, signature, args, 0)
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        width = builder.mul(stride, ir.Constant(_INT, size))
+        start = builder.bitcast(builder.gep(base, [builder.mul(args[1], stride)]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [start.type, word, word, word])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), width, ir.Constant(_INT, 64)) as (j, _):
+            builder.call(fetch, [builder.gep(start, [j]), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(matrix, types.int64), generate
+
+
+@intrinsic
+def copy_bytes(typingctx, source, at, target, to):
+    """target[to : to + 8] = source[at : at + 8], both one-dimensional bytes."""
+
+    def generate(context, builder, signature, args):
+        read = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
+        write = builder.gep(_data(context, builder, signature, args, 2), [args[3]])
+        _store(builder, _load(builder, read, _INT), write, _INT)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
+def products_with(typingctx, codes, at, centroid, number, out):
+    """out [2] int32 = c·centroids[number] and c·c, for c = codes[at : at + d] - 128; needs AVX2.
+
+    codes are bytes, centroids [K, d] int8, and d is a multiple of 16.
+    """
+
+    def generate(context, builder, signature, args):
+        matrix, dim = _matrix(context, builder, signature, args, 2)
+        left = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
+        right = builder.gep(matrix, [builder.mul(args[3], dim)])
+        middle = ir.Constant(_SHORT_VECTOR, [128] * 16)
+        kind = ir.FunctionType(_INT_VECTOR, [_SHORT_VECTOR, _SHORT_VECTOR])
+        multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pmadd.wd")
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(_INT_VECTOR, [0] * 8)) for _ in range(2)]
+        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), dim, ir.Constant(_INT, 16)) as (j, _):
+            c = builder.zext(_load(builder, builder.gep(left, [j]), _HALF_BYTES), _SHORT_VECTOR)
+            c = builder.sub(c, middle)
+            other = builder.sext(_load(builder, builder.gep(right, [j]), _HALF_BYTES), _SHORT_VECTOR)
+            for total, factor in zip(sums, (other, c), strict=True):
+                builder.store(builder.add(builder.load(total), builder.call(multiply, [c, factor])), total)
+        to = _data(context, builder, signature, args, 4)
+        for place, total in enumerate(sums):
+            lanes = builder.load(total)
+            added = builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
+            for lane in range(1, 8):
+                added = builder.add(added, builder.extract_element(lanes, ir.Constant(ir.IntType(32), lane)))
+            builder.store(added, builder.gep(to, [ir.Constant(_INT, place)]))
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64, centroid, types.int64, out), generate
+
+
+@intrinsic(prefer_literal=True)
+def add_scores(typingctx, registers, estimates, position, scores, number, lane, factor, best):
+    """estimates[position:] = factor x (themselves + scores[number, lane:]), 8 x registers lanes; best[lane:] the most.
+
+    All fp32: estimates and best have one dimension, scores [K, lanes].
+    """
+    if not isinstance(registers, types.IntegerLiteral):
+        return None
+    width = registers.literal_value
+
+    def generate(context, builder, signature, args):
+        matrix, lanes = _matrix(context, builder, signature, args, 3)
+        held = builder.gep(_data(context, builder, signature, args, 1), [args[2]])
+        row = builder.gep(matrix, [builder.add(builder.mul(args[4], lanes), args[5])])
+        top = builder.gep(_data(context, builder, signature, args, 7), [args[5]])
+        scale = builder.shuffle_vector(
+            builder.insert_element(ir.Constant(_FLOAT_VECTOR, ir.Undefined), args[6], ir.Constant(_INT, 0)),
+            ir.Constant(_FLOAT_VECTOR, ir.Undefined),
+            ir.Constant(ir.VectorType(ir.IntType(32), FLOATS), [0] * FLOATS),
+        )
+        for register in range(width):
+            here = [builder.gep(pointer, [ir.Constant(_INT, register * FLOATS)]) for pointer in (held, row, top)]
+            estimate, score, most = (_load(builder, pointer, _FLOAT_VECTOR) for pointer in here)
+            value = builder.fmul(builder.fadd(estimate, score), scale)
+            _store(builder, value, here[0], _FLOAT_VECTOR)
+            _store(builder, builder.select(builder.fcmp_ordered(">", value, most), value, most), here[2], _FLOAT_VECTOR)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(registers, estimates, i, scores, i, i, types.float32, best), generate
 
 
 @intrinsic

@@ -34,7 +34,7 @@ from colbert_lab.models.single_vector import SingleVector as BiEncoder
 from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits, Run, rank
 from colbert_lab.search.fusion import reciprocal_rank
-from colbert_lab.search.rerank import rerank
+from colbert_lab.search.rerank import Scores, gathered, rerank
 from colbert_lab.stages.comparison.kinds import CrossEncoder, Fusion, GivenRun, Rerank
 from colbert_lab.stages.comparison.made import Made
 from colbert_lab.stages.index import open_index, passages_of
@@ -74,10 +74,12 @@ def answer_of(cfg: DictConfig, collection: Collection, made: Made, queries: Sequ
     if isinstance(system, Rerank):
         encoder = load_encoder(made.model)
         if made.store is not None:
-            embeddings = open_index(made.store).embeddings
+            index = open_index(made.store)
+            embeddings, scores = index.embeddings, index.scores
         else:
             embeddings = _stand_ins(cfg, collection, encoder, made.sources[0].runs[0].run.cut(system.k), queries)
-        return _Reranked(below[0], encoder, embeddings, system.k, cfg)
+            scores = gathered(embeddings, encoder.similarity)
+        return _Reranked(below[0], encoder, embeddings, scores, system.k, cfg)
     encoder = None if made.model is None else load_encoder(made.model)
     return _Searched(open_index(made.index), encoder, made.probe, cfg)
 
@@ -146,9 +148,15 @@ class _Reranked:
     """The best k of another system's by MaxSim."""
 
     def __init__(
-        self, below: Answer, encoder: Encoder, embeddings: Callable[[Sequence[str]], Ragged], k: int, cfg: DictConfig
+        self,
+        below: Answer,
+        encoder: Encoder,
+        embeddings: Callable[[Sequence[str]], Ragged],
+        scores: Scores,
+        k: int,
+        cfg: DictConfig,
     ):
-        self.below, self.encoder, self.embeddings, self.k = below, encoder, embeddings, k
+        self.below, self.encoder, self.embeddings, self.scores, self.k = below, encoder, embeddings, scores, k
         self.encoding = query_encoding(cfg)
 
     def __call__(self, query: str, text: str, part: Part) -> Hits:
@@ -156,7 +164,7 @@ class _Reranked:
         with part("encode"):
             vectors = _encoded(self.encoder, text, self.encoding)
         with part("interact"):
-            return rerank(Run({query: hits}), vectors, self.embeddings, self.k, self.encoder.similarity)[query]
+            return rerank(Run({query: hits}), vectors, self.scores, self.k)[query]
 
     def scored(self, query: str, text: str) -> int | None:
         vectors = _encoded(self.encoder, text, self.encoding)

@@ -1,0 +1,101 @@
+"""Vector instructions written as LLVM code inside numba's functions: types, and what several intrinsics share."""
+
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba.core import cgutils
+
+# Floats of a register.
+LANES = 8
+# Query registers of a block; the blocks keep accumulators, operands and a product in AVX2's 16 registers.
+MAX_REGISTERS = 3
+
+F32, I64, I32, I16, I8 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8)
+FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+SHORTS, BYTES = ir.VectorType(I16, 2 * LANES), ir.VectorType(I8, 4 * LANES)
+
+
+def has_avx2() -> bool:
+    """Whether this CPU multiplies 8-bit vectors as simd_codes.py does."""
+    return bool(get_host_cpu_features().get("avx2"))
+
+
+def widens_half() -> bool:
+    """Whether this CPU converts fp16 by an instruction: else LLVM would call a function that may not exist."""
+    features = get_host_cpu_features()
+    return bool(features.get("f16c") or features.get("fullfp16") or features.get("neon"))
+
+
+def at(context, builder, array_type, array, index, element):
+    """A pointer to array[index], as a pointer to `element`."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), element.as_pointer())
+
+
+def load(builder, pointer, align):
+    value = builder.load(pointer)
+    value.align = align
+    return value
+
+
+def store(builder, value, pointer, align):
+    builder.store(value, pointer).align = align
+
+
+def splat(builder, scalar, vector):
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count))
+
+
+def call(builder, name, result, *arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def fma(builder, a, b, c):
+    return call(builder, f"llvm.fmuladd.v{LANES}f32", FLOATS, a, b, c)
+
+
+def added_up(builder, vector, lanes):
+    """The sum of these lanes of a vector of floats, in their order."""
+    total = builder.extract_element(vector, I32(lanes[0]))
+    for lane in lanes[1:]:
+        total = builder.fadd(total, builder.extract_element(vector, I32(lane)))
+    return total
+
+
+def loop(builder, steps, initial, body):
+    """The values after `steps` rounds of `values = body(number, values)`, kept in registers."""
+    before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed(">", steps, I64(0)), loop, after)
+    builder.position_at_end(loop)
+    number, carried = builder.phi(I64), [builder.phi(value.type) for value in initial]
+    values = body(number, carried)
+    following = builder.add(number, I64(1))
+    for phi, first, value in zip([number, *carried], [I64(0), *initial], [following, *values]):
+        phi.add_incoming(first, before)
+        phi.add_incoming(value, builder.block)
+    end = builder.block
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+    builder.position_at_end(after)
+    results = [builder.phi(value.type) for value in initial]
+    for result, first, value in zip(results, initial, values):
+        result.add_incoming(first, before)
+        result.add_incoming(value, end)
+    return results
+
+
+def clamped_rows(builder, row, last, rows):
+    """The numbers of a block's rows. Past the last one it repeats, which changes no maximum."""
+    numbers = [builder.add(row, I64(r)) for r in range(rows)]
+    return [builder.select(builder.icmp_signed("<", n, last), n, last) for n in numbers]
+
+
+def keep_best(context, builder, best_type, best, lane, found, registers):
+    """best = max(best, found) lane by lane; `found` holds `registers` vectors a row."""
+    for n in range(registers):
+        pointer = at(context, builder, best_type, best, builder.add(lane, I64(n * LANES)), FLOATS)
+        kept = load(builder, pointer, 4)
+        for value in found[n::registers]:
+            kept = builder.select(builder.fcmp_ordered(">", value, kept), value, kept)
+        store(builder, kept, pointer, 4)
