@@ -10,9 +10,12 @@ simd_codes.py says what codes are.
 import numpy as np
 
 from colbert_lab.scoring.compiled import compiled
-from colbert_lab.scoring.llvm import LANES
-from colbert_lab.scoring.simd import TILE, float_rows, squared_norm, sum_lanes, widen_row
+from colbert_lab.scoring.llvm import LANES, PART, WIDE
+from colbert_lab.scoring.simd import TILE, float_rows, prefetch_row, squared_norm, sum_lanes, widen_row
 from colbert_lab.scoring.simd_codes import (
+    ROWS_1,
+    ROWS_2,
+    ROWS_3,
     code_block,
     code_products,
     code_row,
@@ -25,7 +28,7 @@ _RUN = 512
 # Below this a row's largest value has no scale in fp32.
 _TINY = np.float32(1e-18)
 # A pair of products must fit 16 bits: 255 x (64 + 64) < 2**15. Four sums make a dot product; each must fit.
-_QUERY_PEAK, SUM = 64, 2**15 - 1
+QUERY_PEAK, SUM = 64, 2**15 - 1
 
 
 @compiled(error_model="numpy")
@@ -51,15 +54,15 @@ def code_rows(values, dim, most, codes, scales, errors, norms, squares, quarters
 
 
 @compiled(error_model="numpy")
-def code_queries(vectors, limits, whole, units, correction, norms, residuals):
+def code_queries(vectors, largest, limits, whole, units, sums, norms, residuals):
     """Whole numbers [m, d] int8 and their units [m] for query vectors [m, d] fp32: as fine as no sum can overflow.
 
-    `limits` [4] is how long a quarter of whole numbers may be (simd_codes.py). `correction` [m, 4] int16 is -128 times
-    their sums, which wraps around to where it belongs; `norms` and `residuals` [m] float64 are |q| and |q - whole x
-    unit|. What is too large to be coded is left to the residual.
+    A number is at most `largest` (QUERY_PEAK, or 127 where sums have 32 bits), and a quarter of them `limits` [4] long
+    (simd_codes.py). `sums` [m, 4] int32 is what the numbers of each quarter add up to; `norms` and `residuals` [m]
+    float64 are |q| and |q - whole x unit|. What is too large to be coded is left to the residual.
     """
     dim = vectors.shape[1]
-    middle = (dim // LANES + 1) // 2 * LANES
+    middle = (dim // PART + 1) // 2 * PART
     values = np.empty(dim, np.float64)
     squares, totals = np.empty(4, np.float64), np.empty(4, np.int64)
     for i in range(len(vectors)):
@@ -69,7 +72,7 @@ def code_queries(vectors, limits, whole, units, correction, norms, residuals):
             values[j] = vectors[i, j] if abs(vectors[i, j]) < 1 / _TINY else 0.0
             peak = max(peak, abs(values[j]))
             squares[j // middle * 2 + j // 2 % 2] += values[j] * values[j]
-        scale = np.float64(_QUERY_PEAK)
+        scale = np.float64(largest)
         for part in range(4):
             if squares[part] > 0.0:
                 scale = min(scale, peak * limits[part] / np.sqrt(squares[part]))
@@ -97,7 +100,18 @@ def code_queries(vectors, limits, whole, units, correction, norms, residuals):
             residual += error * error
         norms[i], residuals[i] = np.sqrt(norm), np.sqrt(residual)
         for part in range(4):
-            correction[i, part] = np.int16(-128 * totals[part])
+            sums[i, part] = totals[part]
+
+
+def corrections(sums: np.ndarray) -> np.ndarray:
+    """What the products of these lanes begin with: -128 times what their whole numbers add up to, [lanes, 4] int32.
+
+    A lane's as one int32, or, without the instruction for that, as four int16, which wrap around to where they belong,
+    a register's of the first two quarters before those of the others.
+    """
+    if WIDE:
+        return -128 * sums.sum(1, dtype=np.int32)
+    return (-128 * sums).astype(np.int16).reshape(-1, LANES, 2, 2).transpose(0, 2, 1, 3).reshape(-1)
 
 
 @compiled(error_model="numpy")
@@ -106,8 +120,7 @@ def best_of_codes(
 ):
     """As `best_of_floats`, of codes: row t of [T x dim] stands for scales[t] x (codes[t] - 128) and adds bias[t].
 
-    `queries` are whole numbers of the `units` of their lanes; `correction` holds -128 times their sums by
-    quarters, for each register of lanes first those before the middle.
+    `queries` are whole numbers of the `units` of their lanes; `correction` is what corrections() made of their sums.
     """
     best = np.empty(blocks.sum() * LANES, np.float32)
     for document in range(first, last):
@@ -119,13 +132,13 @@ def best_of_codes(
         for registers in blocks:
             table = lane * dim
             if registers == 1:
-                for r in range(starts[document], end, 6):
+                for r in range(starts[document], end, ROWS_1):
                     code_block(1, codes, r, end - 1, dim, queries, table, correction, scales, units, bias, best, lane)
             elif registers == 2:
-                for r in range(starts[document], end, 4):
+                for r in range(starts[document], end, ROWS_2):
                     code_block(2, codes, r, end - 1, dim, queries, table, correction, scales, units, bias, best, lane)
             else:
-                for r in range(starts[document], end, 3):
+                for r in range(starts[document], end, ROWS_3):
                     code_block(3, codes, r, end - 1, dim, queries, table, correction, scales, units, bias, best, lane)
             lane += registers * LANES
         sum_lanes(best, bounds, sums, document)
@@ -133,23 +146,23 @@ def best_of_codes(
 
 @compiled(error_model="numpy")
 def products_of_codes(codes, dim, start, end, registers, queries, correction, scales, units, bias, best, lane, out):
-    """out [end - start, 8 x registers] = the estimates of rows start:end for the block of query vectors from `lane`.
+    """out [end - start, LANES x registers] = the estimates of rows start:end for the query vectors from `lane`.
 
     best[lane:] becomes the largest of them and of what it was.
     """
     at_ = lane * dim
     if registers == 1:
-        for r in range(start, end, 6):
+        for r in range(start, end, ROWS_1):
             code_products(
                 1, codes, r, end - 1, dim, queries, at_, correction, scales, units, bias, best, lane, out, start
             )
     elif registers == 2:
-        for r in range(start, end, 4):
+        for r in range(start, end, ROWS_2):
             code_products(
                 2, codes, r, end - 1, dim, queries, at_, correction, scales, units, bias, best, lane, out, start
             )
     else:
-        for r in range(start, end, 3):
+        for r in range(start, end, ROWS_3):
             code_products(
                 3, codes, r, end - 1, dim, queries, at_, correction, scales, units, bias, best, lane, out, start
             )
@@ -157,7 +170,7 @@ def products_of_codes(codes, dim, start, end, registers, queries, correction, sc
 
 @compiled(error_model="numpy")
 def reaching(registers, estimates, position, floor, lane):
-    """Bits, as uint32, of the 8 x registers lanes where estimates[position:] are not below floor[lane:]."""
+    """Bits, as uint64, of the LANES x registers lanes where estimates[position:] are not below floor[lane:]."""
     if registers == 1:
         return lanes_reaching(1, estimates, position, floor, lane)
     if registers == 2:
@@ -196,7 +209,7 @@ def best_by_codes(
     """
     rows, row_bias = np.empty(TILE * dim, np.float32), np.zeros(TILE, np.float32)
     estimates, chosen = np.empty(_RUN * blocks.max() * LANES, np.float32), np.empty(_RUN, np.int64)
-    lanes = blocks.sum() * LANES
+    looked, lanes = np.empty(_RUN, np.bool_), blocks.sum() * LANES
     likely, floor, best = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     for document in range(first, last):
         if lengths[document] == 0:
@@ -227,19 +240,22 @@ def best_by_codes(
                 # The rows that look best, then those that may be better than these are.
                 for looks in (True, False):
                     for i in range(lane, lane + width):
-                        floor[i] = np.inf  # a lane without a query vector
-                        if i < slack.shape[1]:
+                        floor[i] = likely[i]
+                        if i >= slack.shape[1]:
+                            floor[i] = np.inf  # a lane without a query vector
+                        elif not looks:
                             off = slack[0, i] * errors[document] + slack[1, i] * norms[document] + slack[2, i]
                             # In fp64, and lowered by more than rounding to fp32 can lift it.
                             reached = np.float64(best[i]) - off
-                            floor[i] = likely[i] if looks else reached - 1e-6 * abs(reached)
+                            floor[i] = reached - 1e-6 * abs(reached)
                     found = 0
                     for r in range(count):
-                        bits = reaching(registers, estimates, r * width, floor, lane)
-                        if not looks:
-                            bits &= ~reaching(registers, estimates, r * width, likely, lane)
+                        reaches = reaching(registers, estimates, r * width, floor, lane) != 0
                         chosen[found] = start + r  # without a branch: which rows reach cannot be foretold
-                        found += bits != 0
+                        found += reaches and (looks or not looked[r])
+                        looked[r] = reaches
+                    for n in range(found):
+                        prefetch_row(values, chosen[n] * dim, dim)
                     for taken in range(0, found, TILE):
                         some = min(TILE, found - taken)
                         for n in range(some):

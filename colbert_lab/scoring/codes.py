@@ -49,22 +49,21 @@ class CodedQueries:
     residuals: np.ndarray
 
     @classmethod
-    def of(cls, vectors: np.ndarray, quarters: np.ndarray) -> "CodedQueries":
-        """For vectors [m, d'] fp32, d' a multiple of 8, and codes whose quarters are at most so long."""
-        from colbert_lab.scoring.code_loops import SUM, code_queries
+    def of(cls, vectors: np.ndarray, quarters: np.ndarray | None) -> "CodedQueries":
+        """For vectors [m, d'] fp32, d' a multiple of 8, and codes whose quarters are at most so long.
+
+        Without quarters as fine as 8 bits can be, which is for CPUs alone that sum in 32 bits (llvm.WIDE).
+        """
+        from colbert_lab.scoring.code_loops import QUERY_PEAK, SUM, code_queries, corrections
         from colbert_lab.scoring.llvm import LANES
 
         blocks = block_sizes(len(vectors))
         lanes = int(blocks.sum()) * LANES
-        whole, units, correction = (
-            np.zeros(vectors.shape, np.int8),
-            np.zeros(lanes, np.float32),
-            np.zeros((lanes, 4), np.int16),
-        )
-        norms, residuals = np.empty(len(vectors)), np.empty(len(vectors))
-        code_queries(vectors, SUM / quarters, whole, units, correction, norms, residuals)
-        laid = correction.reshape(-1, LANES, 2, 2).transpose(0, 2, 1, 3).reshape(-1)
-        return cls(vectors, blocks, lay_out(whole, blocks, 4), laid, units, norms, residuals)
+        whole, units = np.zeros(vectors.shape, np.int8), np.zeros(lanes, np.float32)
+        sums, norms, residuals = np.zeros((lanes, 4), np.int32), np.empty(len(vectors)), np.empty(len(vectors))
+        largest, limits = (127, np.full(4, np.inf)) if quarters is None else (QUERY_PEAK, SUM / quarters)
+        code_queries(vectors, largest, limits, whole, units, sums, norms, residuals)
+        return cls(vectors, blocks, lay_out(whole, blocks, 4), corrections(sums), units, norms, residuals)
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,10 @@ class Codes:
         return finished(sums, queries, lengths, self.documents.similarity).astype(np.float32)
 
     def _coded(self, queries: Ragged) -> CodedQueries:
-        return CodedQueries.of(padded(queries.values.to(device="cpu", dtype=torch.float32)).numpy(), self.quarters)
+        from colbert_lab.scoring.llvm import WIDE
+
+        vectors = padded(queries.values.to(device="cpu", dtype=torch.float32)).numpy()
+        return CodedQueries.of(vectors, None if WIDE else self.quarters)
 
     def _bounds(self, queries: Ragged, coded: CodedQueries, rows: np.ndarray) -> np.ndarray:
         ends = np.cumsum(queries.lengths.numpy())[:-1]

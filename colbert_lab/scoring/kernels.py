@@ -6,7 +6,6 @@ they lie and whatever else is scored with them. As many threads as torch has (`t
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from colbert_lab.errors import ConfigError
 from colbert_lab.ragged import Ragged
 from colbert_lab.scoring.maxsim import EMPTY, Similarity, maxsim_ragged
+from colbert_lab.threads import share
 
 # Values that are copied at once where they cannot be read in place: 16 MB in fp32.
 _COPIED_VALUES = 2**22
@@ -119,10 +119,10 @@ def lay_out(vectors: np.ndarray, blocks: np.ndarray, together: int) -> np.ndarra
 
 
 def padded(values: Tensor) -> Tensor:
-    """Values [T, d] with zeros behind, so that d fills whole registers."""
-    from colbert_lab.scoring.llvm import LANES
+    """Values [T, d] with zeros behind, so that d is a multiple of what is read at once."""
+    from colbert_lab.scoring.llvm import PART
 
-    return F.pad(values, (0, -values.shape[1] % LANES)).contiguous()
+    return F.pad(values, (0, -values.shape[1] % PART)).contiguous()
 
 
 def pieces(lengths: np.ndarray, vectors: int):
@@ -138,23 +138,16 @@ def pieces(lengths: np.ndarray, vectors: int):
 def in_threads(count: int, work: int, run: Callable[[int, int], None]) -> None:
     """run(first, last) over pieces of 0:count, in torch's number of threads where there is `work` (products) for them.
 
-    Threads of this call alone rather than numba's: those must not be entered from two threads, nor after a fork.
+    Threads of Python rather than numba's: those must not be entered from two threads, nor after a fork.
     """
-    threads = min(torch.get_num_threads(), count)
-    if threads == 1 or work < _ONE_THREAD:
-        run(0, count)
-        return
-    # More pieces than threads, since documents differ in length and a thread can be held up by others' work.
-    step = -(-count // (8 * threads))
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda first: run(first, min(first + step, count)), range(0, count, step)))
+    share(run, count, 1 if work < _ONE_THREAD else torch.get_num_threads())
 
 
 def _readable(values: Tensor) -> np.ndarray | None:
     """The values, flat, as the kernels read them in place; None where this hardware, dtype or d needs a copy first."""
-    from colbert_lab.scoring.llvm import LANES, widens_half
+    from colbert_lab.scoring.llvm import PART, widens_half
 
-    if values.shape[1] % LANES or not values.is_contiguous():
+    if values.shape[1] % PART or not values.is_contiguous():
         return None
     if values.dtype == torch.float32:
         return values.numpy().reshape(-1)

@@ -1,28 +1,44 @@
 """Vector instructions written as LLVM code inside numba's functions: types, and what several intrinsics share."""
 
+from functools import cache
+
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba.core import cgutils
+from numba.core import cgutils, config
 
-# Floats of a register.
-LANES = 8
-# Query registers of a block; the blocks keep accumulators, operands and a product in AVX2's 16 registers.
-MAX_REGISTERS = 3
 
-F32, I64, I32, I16, I8 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8)
-FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
-SHORTS, BYTES = ir.VectorType(I16, 2 * LANES), ir.VectorType(I8, 4 * LANES)
+@cache
+def _features() -> frozenset[str]:
+    """What numba compiles for: this CPU's features, or those that NUMBA_CPU_FEATURES names ("+avx2,+fma,+f16c")."""
+    if config.CPU_FEATURES is not None:
+        return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
+    return frozenset(name for name, there in get_host_cpu_features().items() if there)
 
 
 def has_avx2() -> bool:
     """Whether this CPU multiplies 8-bit vectors as simd_codes.py does."""
-    return bool(get_host_cpu_features().get("avx2"))
+    return "avx2" in _features()
 
 
 def widens_half() -> bool:
     """Whether this CPU converts fp16 by an instruction: else LLVM would call a function that may not exist."""
-    features = get_host_cpu_features()
-    return bool(features.get("f16c") or features.get("fullfp16") or features.get("neon"))
+    return not _features().isdisjoint({"f16c", "fullfp16", "neon"})
+
+
+# Registers of 512 bits, and products of bytes summed in 32 bits (Ice Lake, Zen 4 and later).
+WIDE = _features() >= {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}
+# Query vectors of a register: one instruction multiplies a number with one of each.
+LANES = 16 if WIDE else 8
+# Query registers of a block; with the document rows of ROWS the sums, operands and a product fit the CPU's registers.
+MAX_REGISTERS = 3
+_CACHE_LINE = 64
+# Components of a document vector that are read at once: every d of a kernel is a multiple.
+PART = 8
+
+F32, I64, I32, I16, I8 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8)
+FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+SHORTS, BYTES = ir.VectorType(I16, 2 * LANES), ir.VectorType(I8, 4 * LANES)
+PART_FLOATS, PART_INTS = ir.VectorType(F32, PART), ir.VectorType(I32, PART)
 
 
 def at(context, builder, array_type, array, index, element):
@@ -52,8 +68,24 @@ def call(builder, name, result, *arguments):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
+def fetch(builder, start, size):
+    """Begin to read `size` bytes from start; nothing happens where there is no memory."""
+    pointer = builder.bitcast(start, I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+
+    def body(number, _):
+        # To read, and to keep: 0 and 3; data, not code: 1.
+        line = builder.gep(pointer, [builder.mul(number, I64(_CACHE_LINE))])
+        builder.call(prefetch, [line, I32(0), I32(3), I32(1)])
+        return []
+
+    lines = builder.sdiv(builder.add(size, I64(_CACHE_LINE - 1)), I64(_CACHE_LINE))
+    loop(builder, lines, [], body)
+
+
 def fma(builder, a, b, c):
-    return call(builder, f"llvm.fmuladd.v{LANES}f32", FLOATS, a, b, c)
+    return call(builder, f"llvm.fmuladd.v{a.type.count}f32", a.type, a, b, c)
 
 
 def added_up(builder, vector, lanes):

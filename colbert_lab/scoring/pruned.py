@@ -68,7 +68,7 @@ class PrunedSearch:
             chosen = np.flatnonzero(open_) if candidates is None else candidates[open_[candidates]]
             open_[chosen] = False
             if len(chosen):
-                kept = keep_best(*kept, self._packed.scores(query, rows[chosen])[0], rows[chosen], k)
+                kept = keep_best(*kept, self.scores(query, rows[chosen])[0], rows[chosen], k)
         return kept
 
 

@@ -1,9 +1,10 @@
-"""The vector operations of 8-bit products (vpmaddubsw); they need AVX2.
+"""The vector operations of 8-bit products; they need AVX2.
 
 A row is scale x (codes - 128); codes are bytes 1..255. Query vectors are lanes, as in simd.py, but hold whole numbers,
-four components together. A 32-bit lane holds two 16-bit sums, each over every other pair of components, which are added
-up in 32 bits halfway and at the end: four sums in all, over the quarters of a vector. `correction` takes the 128 off
-again. Sums may wrap on the way: the caller sees to it that the ends fit.
+four components together, whose products one instruction adds to the 32-bit lane where there is one (vpdpbusd). Else
+(vpmaddubsw) a lane holds two 16-bit sums, each over every other pair of components, which are added up in 32 bits
+halfway and at the end: four sums in all, over the quarters of a vector. `correction` takes the 128 off again. 16-bit
+sums may wrap on the way: the caller sees to it that the ends fit, wherever it runs, so that all CPUs find the same.
 """
 
 from llvmlite import ir
@@ -19,11 +20,16 @@ from colbert_lab.scoring.llvm import (
     I64,
     INTS,
     LANES,
+    PART,
+    PART_FLOATS,
+    PART_INTS,
     SHORTS,
+    WIDE,
     added_up,
     at,
     call,
     clamped_rows,
+    fetch,
     fma,
     keep_best,
     load,
@@ -32,12 +38,14 @@ from colbert_lab.scoring.llvm import (
     store,
 )
 
-_ROWS = {1: 6, 2: 4, 3: 3}
+# Document rows of a block, by its query registers.
+ROWS_1, ROWS_2, ROWS_3 = (12, 8, 6) if WIDE else (6, 4, 3)
+_ROWS = {1: ROWS_1, 2: ROWS_2, 3: ROWS_3}
 
 
 def half_of(builder, dim):
     """Eights of components before the middle of d, a multiple of 8: where 16-bit sums are begun anew."""
-    return builder.sdiv(builder.add(builder.sdiv(dim, I64(LANES)), I64(1)), I64(2))
+    return builder.sdiv(builder.add(builder.sdiv(dim, I64(PART)), I64(1)), I64(2))
 
 
 def _estimates(context, builder, types_, width, codes, row, last, dim, queries, first, tables, lane):
@@ -50,34 +58,25 @@ def _estimates(context, builder, types_, width, codes, row, last, dim, queries, 
     numbers = clamped_rows(builder, row, last, _ROWS[width])
     starts = [at(context, builder, codes_type, codes, builder.mul(n, dim), I32) for n in numbers]
     table = at(context, builder, queries_type, queries, first, BYTES)
-    offsets = at(context, builder, correction_type, correction, builder.mul(lane, I64(4)), SHORTS)
 
-    def products(part, begin):
-        def body(number, sums):
-            number = builder.add(number, begin)
-            offset = builder.mul(number, I64(width))
-            lanes = [load(builder, builder.gep(table, [builder.add(offset, I64(n))]), 1) for n in range(width)]
-            new = []
-            for r, start in enumerate(starts):
-                four = load(builder, builder.gep(start, [number]), 1)
-                components = builder.bitcast(splat(builder, four, INTS), BYTES)
-                for n in range(width):
-                    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", SHORTS, components, lanes[n])
-                    new.append(builder.add(sums[r * width + n], pairs))
-            return new
+    def multiplied(number, sums, add):
+        """The sums with the products of four components more: add(sum, components, query numbers)."""
+        offset = builder.mul(number, I64(width))
+        lanes = [load(builder, builder.gep(table, [builder.add(offset, I64(n))]), 1) for n in range(width)]
+        new = []
+        for r, start in enumerate(starts):
+            four = load(builder, builder.gep(start, [number]), 1)
+            components = builder.bitcast(splat(builder, four, INTS), BYTES)
+            new += [add(sums[r * width + n], components, lanes[n]) for n in range(width)]
+        return new
 
-        corrections = [load(builder, builder.gep(offsets, [I64(2 * n + part)]), 2) for n in range(width)]
-        return body, corrections * len(numbers)
-
-    ones = ir.Constant(SHORTS, [1] * 2 * LANES)
-    begin, steps = I64(0), half_of(builder, dim)
-    wholes = [ir.Constant(INTS, [0] * LANES)] * (len(numbers) * width)
-    for part in range(2):
-        body, corrections = products(part, builder.mul(begin, I64(2)))
-        sums = loop(builder, builder.mul(steps, I64(2)), corrections, body)
-        added = [call(builder, "llvm.x86.avx2.pmadd.wd", INTS, both, ones) for both in sums]
-        wholes = [builder.add(whole, more) for whole, more in zip(wholes, added)]
-        begin, steps = steps, builder.sub(builder.sdiv(dim, I64(LANES)), steps)
+    # Blocks are read row beside row, which the CPU does not foresee; two blocks ahead is early enough.
+    ahead = builder.mul(dim, I64(2 * len(numbers)))
+    later = builder.gep(builder.bitcast(starts[0], I8.as_pointer()), [ahead])
+    fetch(builder, later, builder.mul(dim, I64(len(numbers))))
+    corrections = correction_type, correction, lane
+    summed = _summed_in_32_bits if WIDE else _summed_in_quarters
+    wholes = summed(context, builder, corrections, width, len(numbers), dim, multiplied)
     units_at = at(context, builder, units_type, units, lane, FLOATS)
     unit = [load(builder, builder.gep(units_at, [I64(n)]), 4) for n in range(width)]
     found = []
@@ -90,9 +89,46 @@ def _estimates(context, builder, types_, width, codes, row, last, dim, queries, 
     return numbers, found
 
 
+def _summed_in_32_bits(context, builder, corrections, width, rows, dim, multiplied):
+    """Whole dot products, `width` vectors a row; a lane's correction is an int32."""
+    correction_type, correction, lane = corrections
+    offsets = at(context, builder, correction_type, correction, lane, INTS)
+
+    def add(total, components, lanes):
+        components, lanes = (builder.bitcast(part, INTS) for part in (components, lanes))
+        return call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, total, components, lanes)
+
+    initial = [load(builder, builder.gep(offsets, [I64(n)]), 4) for n in range(width)] * rows
+    return loop(builder, builder.sdiv(dim, I64(4)), initial, lambda number, sums: multiplied(number, sums, add))
+
+
+def _summed_in_quarters(context, builder, corrections, width, rows, dim, multiplied):
+    """As `_summed_in_32_bits`; a lane has four corrections of 16 bits, a register's first two before its last two."""
+    correction_type, correction, lane = corrections
+    offsets = at(context, builder, correction_type, correction, builder.mul(lane, I64(4)), SHORTS)
+
+    def add(total, components, lanes):
+        return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.ub.sw", SHORTS, components, lanes))
+
+    def products(part, begin):
+        initial = [load(builder, builder.gep(offsets, [I64(2 * n + part)]), 2) for n in range(width)] * rows
+        return lambda number, sums: multiplied(builder.add(number, begin), sums, add), initial
+
+    ones = ir.Constant(SHORTS, [1] * 2 * LANES)
+    begin, steps = I64(0), half_of(builder, dim)
+    wholes = [ir.Constant(INTS, [0] * LANES)] * (rows * width)
+    for part in range(2):
+        body, initial = products(part, builder.mul(begin, I64(2)))
+        sums = loop(builder, builder.mul(steps, I64(2)), initial, body)
+        added = [call(builder, "llvm.x86.avx2.pmadd.wd", INTS, both, ones) for both in sums]
+        wholes = [builder.add(whole, more) for whole, more in zip(wholes, added)]
+        begin, steps = steps, builder.sub(builder.sdiv(dim, I64(PART)), steps)
+    return wholes
+
+
 @intrinsic(prefer_literal=True)
 def code_block(typing, registers, codes, row, last, dim, queries, first, correction, scales, units, bias, best, lane):
-    """best[lane:] = max over the block's rows of bias + scale x unit x (row · query), 8 x registers query vectors."""
+    """best[lane:] = max over the block's rows of bias + scale x unit x (row · query), for LANES x registers lanes."""
     if not isinstance(registers, types.IntegerLiteral):
         return None
     width = registers.literal_value
@@ -114,7 +150,7 @@ def code_block(typing, registers, codes, row, last, dim, queries, first, correct
 def code_products(
     typing, registers, codes, row, last, dim, queries, first, correction, scales, units, bias, best, lane, out, origin
 ):
-    """As `code_block`, and out[8 x registers x (row - origin):] = the estimates themselves, row by row."""
+    """As `code_block`, and out[LANES x registers x (row - origin):] = the estimates themselves, row by row."""
     if not isinstance(registers, types.IntegerLiteral):
         return None
     width = registers.literal_value
@@ -142,7 +178,7 @@ def code_products(
 
 @intrinsic(prefer_literal=True)
 def lanes_reaching(typing, registers, estimates, position, floor, lane):
-    """Bits, as uint32, of the 8 x registers lanes where estimates[position:] are not below floor[lane:]."""
+    """Bits, as uint64, of the LANES x registers lanes where estimates[position:] are not below floor[lane:]."""
     if not isinstance(registers, types.IntegerLiteral):
         return None
     width = registers.literal_value
@@ -151,25 +187,26 @@ def lanes_reaching(typing, registers, estimates, position, floor, lane):
         _, estimates_, position_, floor_, lane_ = arguments
         found = at(context, builder, signature.args[1], estimates_, position_, FLOATS)
         bound = at(context, builder, signature.args[3], floor_, lane_, FLOATS)
-        bits = I32(0)
+        bits = I64(0)
         for n in range(width):
             one, other = (load(builder, builder.gep(p, [I64(n)]), 4) for p in (found, bound))
             # Unordered: what is no number is not below anything.
-            reached = builder.bitcast(builder.fcmp_unordered(">=", one, other), I8)
-            bits = builder.or_(bits, builder.shl(builder.zext(reached, I32), I32(n * LANES)))
+            reached = builder.bitcast(builder.fcmp_unordered(">=", one, other), ir.IntType(LANES))
+            bits = builder.or_(bits, builder.shl(builder.zext(reached, I64), I64(n * LANES)))
         return bits
 
-    return types.uint32(registers, estimates, types.int64, floor, types.int64), generate
+    return types.uint64(registers, estimates, types.int64, floor, types.int64), generate
 
 
 @intrinsic
 def lowest_bit(typing, bits):
-    """The number of the lowest bit that is set in a uint32; 32 where none is."""
+    """The number of the lowest bit that is set in a uint32 or uint64; of its bits where none is."""
 
     def generate(context, builder, signature, arguments):
-        return builder.zext(builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0)), I64)
+        number = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return number if number.type == I64 else builder.zext(number, I64)
 
-    return types.int64(types.uint32), generate
+    return types.int64(types.uint64 if bits == types.uint64 else types.uint32), generate
 
 
 @intrinsic
@@ -180,13 +217,14 @@ def peak_of(typing, row, dim):
         row_, dim_ = arguments
 
         def body(number, peaks):
-            x = load(builder, at(context, builder, signature.args[0], row_, builder.mul(number, I64(LANES)), FLOATS), 4)
-            size = call(builder, f"llvm.fabs.v{LANES}f32", FLOATS, x)
+            offset = builder.mul(number, I64(PART))
+            x = load(builder, at(context, builder, signature.args[0], row_, offset, PART_FLOATS), 4)
+            size = call(builder, f"llvm.fabs.v{PART}f32", PART_FLOATS, x)
             return [builder.select(builder.fcmp_ordered(">", size, peaks[0]), size, peaks[0])]
 
-        (peaks,) = loop(builder, builder.sdiv(dim_, I64(LANES)), [ir.Constant(FLOATS, [0.0] * LANES)], body)
+        (peaks,) = loop(builder, builder.sdiv(dim_, I64(PART)), [ir.Constant(PART_FLOATS, [0.0] * PART)], body)
         largest = builder.extract_element(peaks, I32(0))
-        for lane in range(1, LANES):
+        for lane in range(1, PART):
             value = builder.extract_element(peaks, I32(lane))
             largest = builder.select(builder.fcmp_ordered(">", value, largest), value, largest)
         return largest
@@ -204,22 +242,22 @@ def code_row(typing, row, dim, scale, codes, position, facts):
 
     def generate(context, builder, signature, arguments):
         row_, dim_, scale_, codes_, position_, facts_ = arguments
-        step = splat(builder, scale_, FLOATS)
-        inverse = splat(builder, builder.fdiv(F32(1.0), scale_), FLOATS)
-        minus = builder.fsub(ir.Constant(FLOATS, [0.0] * LANES), step)
-        low, high = (ir.Constant(FLOATS, [end] * LANES) for end in (-127.0, 127.0))
-        middle = ir.Constant(INTS, [128] * LANES)
+        step = splat(builder, scale_, PART_FLOATS)
+        inverse = splat(builder, builder.fdiv(F32(1.0), scale_), PART_FLOATS)
+        minus = builder.fsub(ir.Constant(PART_FLOATS, [0.0] * PART), step)
+        low, high = (ir.Constant(PART_FLOATS, [end] * PART) for end in (-127.0, 127.0))
+        middle = ir.Constant(PART_INTS, [128] * PART)
 
         def body_from(begin):
             def body(number, sums):
                 errors, squares = sums
-                offset = builder.mul(builder.add(number, begin), I64(LANES))
-                x = load(builder, at(context, builder, signature.args[0], row_, offset, FLOATS), 4)
-                whole = call(builder, f"llvm.rint.v{LANES}f32", FLOATS, builder.fmul(x, inverse))
+                offset = builder.mul(builder.add(number, begin), I64(PART))
+                x = load(builder, at(context, builder, signature.args[0], row_, offset, PART_FLOATS), 4)
+                whole = call(builder, f"llvm.rint.v{PART}f32", PART_FLOATS, builder.fmul(x, inverse))
                 # Ordered: what is no number becomes one, and its error none.
                 whole = builder.select(builder.fcmp_ordered("<", whole, high), whole, high)
                 whole = builder.select(builder.fcmp_ordered(">", whole, low), whole, low)
-                bytes_ = builder.trunc(builder.add(builder.fptosi(whole, INTS), middle), ir.VectorType(I8, LANES))
+                bytes_ = builder.trunc(builder.add(builder.fptosi(whole, PART_INTS), middle), ir.VectorType(I8, PART))
                 target = at(context, builder, signature.args[3], codes_, builder.add(position_, offset), bytes_.type)
                 store(builder, bytes_, target, 1)
                 error = fma(builder, whole, minus, x)
@@ -230,14 +268,14 @@ def code_row(typing, row, dim, scale, codes, position, facts):
         def keep(place, value):
             builder.store(value, at(context, builder, signature.args[5], facts_, I64(place), F32))
 
-        nothing = ir.Constant(FLOATS, [0.0] * LANES)
+        nothing = ir.Constant(PART_FLOATS, [0.0] * PART)
         errors, begin, steps = nothing, I64(0), half_of(builder, dim_)
         for part in range(2):
             errors, squares = loop(builder, steps, [errors, nothing], body_from(begin))
             for half, lanes in enumerate([(0, 1, 4, 5), (2, 3, 6, 7)]):
                 keep(1 + 2 * part + half, added_up(builder, squares, lanes))
-            begin, steps = steps, builder.sub(builder.sdiv(dim_, I64(LANES)), steps)
-        keep(0, added_up(builder, errors, range(LANES)))
+            begin, steps = steps, builder.sub(builder.sdiv(dim_, I64(PART)), steps)
+        keep(0, added_up(builder, errors, range(PART)))
         return context.get_dummy_value()
 
     return types.void(row, types.int64, types.float32, codes, types.int64, facts), generate

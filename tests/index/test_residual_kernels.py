@@ -11,10 +11,10 @@ from colbert_lab.index.residual import kernels, reference, search
 from colbert_lab.index.residual.codes import Codes, offsets
 from colbert_lab.index.residual.lists import best_cells, build_lists, rows_of_cells
 from colbert_lab.index.residual.search import Searcher
-from colbert_lab.index.residual.threads import share
 from colbert_lab.index.rows import Rows
 from colbert_lab.scoring.codes import CodedQueries
 from colbert_lab.scoring.llvm import has_avx2
+from colbert_lab.threads import share
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=20)
 

@@ -1,6 +1,7 @@
 """Packed MaxSim and pruned search are the loop: any size, dtype and place; what is pruned is never among the best."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -148,9 +149,9 @@ def test_the_best_are_the_best_of_all(
 def test_most_documents_are_not_scored_exactly(monkeypatch):
     documents, queries = vectors(0, [8] * 2000, 64), vectors(1, [8], 64)
     search, scored = PrunedSearch(documents), []
-    original = PackedDocuments.scores
+    original = PrunedSearch.scores
     monkeypatch.setattr(
-        PackedDocuments, "scores", lambda self, q, rows=None: scored.append(len(rows)) or original(self, q, rows)
+        PrunedSearch, "scores", lambda self, q, rows: scored.append(len(rows)) or original(self, q, rows)
     )
     search.best(queries, 10, np.arange(2000))
     assert 10 <= sum(scored) < 400
@@ -288,6 +289,47 @@ def test_other_hardware_finds_the_same(monkeypatch, similarity):
     assert torch.equal(maxsim_packed(queries, documents, similarity), expected)
     held_to_all(PrunedSearch(documents, similarity), PackedDocuments(documents, similarity), queries, 4, rows)
     assert not codes.codes_fit(documents)
+
+
+FOUND = """
+import hashlib, torch
+from colbert_lab.ragged import Ragged
+from colbert_lab.scoring import llvm
+from colbert_lab.scoring.kernels import PackedDocuments
+from colbert_lab.scoring.pruned import PrunedSearch
+
+generator = torch.Generator().manual_seed(0)
+found = hashlib.sha256()
+for dim, similarity in ((16, "cosine"), (24, "l2"), (128, "cosine")):
+    lengths = torch.randint(0, 40, (300,), generator=generator)
+    values = torch.nn.functional.normalize(torch.randn(int(lengths.sum()), dim, generator=generator), dim=1)
+    documents = Ragged(values.half(), lengths)
+    queries = Ragged(values[:70].clone(), torch.tensor([1, 8, 20, 41]))
+    search = PrunedSearch(documents, similarity)
+    for scores, rows in search.best(queries, 10, torch.arange(300).numpy()):
+        order = rows.argsort()
+        found.update(scores[order].tobytes() + rows[order].tobytes())
+    found.update(PackedDocuments(documents, similarity).scores(queries).tobytes())
+print(llvm.LANES, found.hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not llvm.WIDE, reason="needs AVX-512 beside AVX2")
+def test_registers_of_either_size_find_the_same():
+    """The loops of CPUs without AVX-512, on one that has it: their own tests, and the same numbers bit for bit."""
+    narrow = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+sse4.2"}
+    lanes, found = zip(*(run_python(["-c", FOUND], env).split() for env in (os.environ, narrow)), strict=True)
+    assert lanes == ("16", "8")
+    assert len(set(found)) == 1
+    tests = [Path(__file__), Path(__file__).parents[1] / "index" / "test_residual_kernels.py"]
+    run_python(["-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)], narrow)
+
+
+def run_python(arguments, environment) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_codes_are_made_where_a_quarter_of_the_memory_holds_them(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from colbert_lab.compression.residual import Codec
 from colbert_lab.index.files import Files
-from colbert_lab.index.residual.simd import FLOATS, TILE
+from colbert_lab.index.residual.simd import TILE, WORD
 from colbert_lab.ragged import Ragged
 
 _CODEC = "codec-"
@@ -70,7 +70,7 @@ class Codes:
     def tables(self) -> tuple:
         """What kernels.refine calls codec: centroids, first dimensions, codewords, whether bytes share them, scales."""
         words = self.codec.table.numpy()
-        assert words.shape[2] == FLOATS
+        assert words.shape[2] == WORD
         shared = bool((words == words[:1]).all())
         words = np.ascontiguousarray(words[:1] if shared else words, np.float32).reshape(-1)
         levels = self.codec.scale_levels.numpy() if self.codec.scaled else np.ones(256, np.float32)
@@ -106,7 +106,7 @@ class Codes:
     def quarters(self) -> np.ndarray:
         """How long the quarters of codewords in 8 bits can be, as scoring.simd_codes sums them: [4] float64."""
         words, _, _, _, _, first, stride = self.small
-        words = words.reshape(-1, 256, FLOATS).astype(np.float64) - 128
+        words = words.reshape(-1, 256, WORD).astype(np.float64) - 128
         squares = np.zeros(4)
         middle = self.codec.dim // 2
         for byte in range(len(first) - 1):

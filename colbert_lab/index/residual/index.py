@@ -13,7 +13,6 @@ from colbert_lab.index.residual.build import GAUGED, check_documents, compress, 
 from colbert_lab.index.residual.codes import Codes, stage_codec
 from colbert_lab.index.residual.probe import ResidualProbe, checked
 from colbert_lab.index.residual.search import Found, Searcher
-from colbert_lab.index.residual.threads import each
 from colbert_lab.index.rows import Rows, check_search
 from colbert_lab.index.staleness import staleness
 from colbert_lab.index.store import edit_rows
@@ -21,6 +20,7 @@ from colbert_lab.ragged import Ragged
 from colbert_lab.run import Hits, Run
 from colbert_lab.scoring.kernels import maxsim_packed
 from colbert_lab.scoring.maxsim import Similarity
+from colbert_lab.threads import each
 
 # The loss by edits: how much less of exact search's first ten an index finds of whose documents half were added or
 # updated since its centroids were trained, than one built anew finds (overlap@10, default search, 2 or 4 bits). The

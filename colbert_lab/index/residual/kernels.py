@@ -9,8 +9,8 @@ import numpy as np
 
 from colbert_lab.index.residual.simd import (
     BYTES,
-    FLOATS,
     TILE,
+    WORD,
     add_scores,
     at_least,
     compiled,
@@ -22,6 +22,7 @@ from colbert_lab.index.residual.simd import (
     products_with,
 )
 from colbert_lab.scoring.code_loops import products_of_codes, reaching
+from colbert_lab.scoring.llvm import LANES
 from colbert_lab.scoring.simd_codes import lowest_bit
 
 # Document vectors whose estimates are alive at once: they fit the first cache beside the query vectors.
@@ -30,7 +31,7 @@ _RUN = 128
 
 @compiled
 def centroid_scores(centroids, queries, out, first, last):
-    """out[first:last] [K, lanes] = centroids [K, d] · queries [lanes / 8, d, 8]; first and last are multiples of 8."""
+    """out[first:last] [K, lanes] = centroids [K, d] · queries [blocks, d, LANES]; first and last are multiples of 8."""
     for row in range(first, last, TILE):
         for block in range(len(queries)):
             product_tile(centroids, row, queries, block, out)
@@ -88,7 +89,7 @@ def refine(table, vectors, margin, queries, codec, store, rows, out, first, last
     codes, offsets = store[0], store[3]
     lanes = table.shape[1]
     dim = queries.shape[1]
-    decoded = np.zeros(dim + FLOATS, np.float32)
+    decoded = np.zeros(dim + WORD, np.float32)
     near = np.empty(lanes, np.uint8)
     best = np.empty(vectors, np.float32)
     close = np.empty(lanes, np.int64)
@@ -145,15 +146,15 @@ def refine_by_codes(
     codes, packed, scales, offsets = store
     levels = codec[4]
     dim = queries.shape[1]
-    decoded = np.zeros(dim + FLOATS, np.float32)
+    decoded = np.zeros(dim + WORD, np.float32)
     near = np.empty(table.shape[1], np.uint8)
-    lanes = blocks.sum() * FLOATS
+    lanes = blocks.sum() * LANES
     likely, floor, best = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     unused = np.empty(lanes, np.float32)
     # Codewords are copied 8 values at a time, whatever their width: the next one overwrites what was too much.
     some, tokens = np.zeros(_RUN * dim + 8, np.uint8), np.empty(_RUN, np.int64)
     scale, inverse, nothing = np.empty(_RUN, np.float32), np.empty(_RUN, np.float32), np.zeros(_RUN, np.float32)
-    estimates = np.empty(_RUN * blocks.max() * FLOATS, np.float32)
+    estimates = np.empty(_RUN * blocks.max() * LANES, np.float32)
     products = np.empty(2, np.int32)
     for n in range(first, last):
         row = rows[n]
@@ -185,7 +186,7 @@ def refine_by_codes(
                 token += 1
             lane = 0
             for registers in blocks:
-                width = registers * FLOATS
+                width = registers * LANES
                 products_of_codes(
                     some,
                     dim,
@@ -211,7 +212,7 @@ def refine_by_codes(
                     norm = _decode(tokens[r], np.int64(codes[tokens[r]]), codec, store, decoded)
                     while bits != 0:
                         i = lane + lowest_bit(bits)
-                        bits &= bits - np.uint32(1)
+                        bits &= bits - np.uint64(1)
                         if i >= vectors:  # reached by what is no number alone
                             continue
                         dot = np.float32(0)
@@ -230,13 +231,13 @@ def _add_scores(registers, estimates, count, scores, codes, tokens, lane, factor
     """add_scores for `count` document vectors, whose numbers are in tokens."""
     if registers == 1:
         for r in range(count):
-            add_scores(1, estimates, r * 8, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
+            add_scores(1, estimates, r * LANES, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
     elif registers == 2:
         for r in range(count):
-            add_scores(2, estimates, r * 16, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
+            add_scores(2, estimates, r * 2 * LANES, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
     else:
         for r in range(count):
-            add_scores(3, estimates, r * 24, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
+            add_scores(3, estimates, r * 3 * LANES, scores, np.int64(codes[tokens[r]]), lane, factors[r], best)
 
 
 @compiled
@@ -255,9 +256,9 @@ def _decode(token, code, codec, store, decoded):
     """decoded [d + 8] = a document vector before it is normalised; what normalises it."""
     centroids, first_dim, words, shared, levels = codec
     packed, scales = store[1], store[2]
-    stride = np.int64(0) if shared else np.int64(256 * FLOATS)
+    stride = np.int64(0) if shared else np.int64(256 * WORD)
     for byte in range(packed.shape[1]):
-        copy_floats(words, byte * stride + np.int64(packed[token, byte]) * FLOATS, decoded, first_dim[byte])
+        copy_floats(words, byte * stride + np.int64(packed[token, byte]) * WORD, decoded, first_dim[byte])
     scale = levels[scales[token]] if len(scales) > 0 else np.float32(1)
     square = np.float32(0)
     for j in range(centroids.shape[1]):

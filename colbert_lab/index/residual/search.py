@@ -18,11 +18,12 @@ from colbert_lab.index.residual import kernels
 from colbert_lab.index.residual.codes import Codes
 from colbert_lab.index.residual.lists import best_cells, rows_of_cells
 from colbert_lab.index.residual.probe import ResidualProbe
-from colbert_lab.index.residual.simd import BYTES, FLOATS, TILE
-from colbert_lab.index.residual.threads import share
+from colbert_lab.index.residual.simd import BYTES, TILE
 from colbert_lab.index.rows import Rows
 from colbert_lab.scoring.codes import CodedQueries
+from colbert_lab.scoring.llvm import LANES
 from colbert_lab.scoring.maxsim import EMPTY
+from colbert_lab.threads import share
 
 # The least work that is worth a thread's while.
 _CENTROIDS, _DOCUMENTS, _REFINED = 1024, 1024, 16
@@ -98,12 +99,12 @@ class Searcher:
 
     def _centroid_scores(self, query: np.ndarray, threads: int) -> np.ndarray:
         """S [K rounded up, m rounded up] fp32."""
-        blocks = -(-len(query) // FLOATS)
-        padded = np.zeros((blocks * FLOATS, query.shape[1]), np.float32)
+        blocks = -(-len(query) // LANES)
+        padded = np.zeros((blocks * LANES, query.shape[1]), np.float32)
         padded[: len(query)] = query
-        columns = np.ascontiguousarray(padded.reshape(blocks, FLOATS, -1).transpose(0, 2, 1))
+        columns = np.ascontiguousarray(padded.reshape(blocks, LANES, -1).transpose(0, 2, 1))
         centroids = self._codes.rotated
-        scores = self._buffer("scores", (len(centroids), blocks * FLOATS), np.float32)
+        scores = self._buffer("scores", (len(centroids), blocks * LANES), np.float32)
         share(
             lambda first, last: kernels.centroid_scores(centroids, columns, scores, first, last),
             len(centroids),

@@ -9,10 +9,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from colbert_lab.scoring.compiled import compiled as compiled_with
+from colbert_lab.scoring.llvm import FLOATS, LANES, splat
 
-# Query vectors that a byte vector holds, and those that a vector of floats holds.
+# Query vectors that a byte vector holds.
 BYTES = 32
-FLOATS = 8
+# Values of a codeword that are copied at once, whatever its width.
+WORD = 8
 # Centroids whose products are accumulated together.
 TILE = 8
 
@@ -21,7 +23,7 @@ _BYTE_VECTOR = ir.VectorType(ir.IntType(8), BYTES)
 _HALF_BYTES = ir.VectorType(ir.IntType(8), 16)
 _SHORT_VECTOR = ir.VectorType(ir.IntType(16), 16)
 _INT_VECTOR = ir.VectorType(ir.IntType(32), 8)
-_FLOAT_VECTOR = ir.VectorType(ir.FloatType(), FLOATS)
+_WORD_VECTOR = ir.VectorType(ir.FloatType(), WORD)
 
 
 # Sums may be reordered, but infinities and NaNs are what they are.
@@ -71,7 +73,7 @@ def copy_floats(typingctx, source, at, target, to):
     def generate(context, builder, signature, args):
         read = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
         write = builder.gep(_data(context, builder, signature, args, 2), [args[3]])
-        _store(builder, _load(builder, read, _FLOAT_VECTOR), write, _FLOAT_VECTOR)
+        _store(builder, _load(builder, read, _WORD_VECTOR), write, _WORD_VECTOR)
         return context.get_dummy_value()
 
     return types.void(source, types.int64, target, types.int64), generate
@@ -144,7 +146,7 @@ def products_with(typingctx, codes, at, centroid, number, out):
 
 @intrinsic(prefer_literal=True)
 def add_scores(typingctx, registers, estimates, position, scores, number, lane, factor, best):
-    """estimates[position:] = factor x (themselves + scores[number, lane:]), 8 x registers lanes; best[lane:] the most.
+    """estimates[position:] = factor x (themselves + scores[number, lane:]), by registers; best[lane:] the most.
 
     All fp32: estimates and best have one dimension, scores [K, lanes].
     """
@@ -157,17 +159,13 @@ def add_scores(typingctx, registers, estimates, position, scores, number, lane, 
         held = builder.gep(_data(context, builder, signature, args, 1), [args[2]])
         row = builder.gep(matrix, [builder.add(builder.mul(args[4], lanes), args[5])])
         top = builder.gep(_data(context, builder, signature, args, 7), [args[5]])
-        scale = builder.shuffle_vector(
-            builder.insert_element(ir.Constant(_FLOAT_VECTOR, ir.Undefined), args[6], ir.Constant(_INT, 0)),
-            ir.Constant(_FLOAT_VECTOR, ir.Undefined),
-            ir.Constant(ir.VectorType(ir.IntType(32), FLOATS), [0] * FLOATS),
-        )
+        scale = splat(builder, args[6], FLOATS)
         for register in range(width):
-            here = [builder.gep(pointer, [ir.Constant(_INT, register * FLOATS)]) for pointer in (held, row, top)]
-            estimate, score, most = (_load(builder, pointer, _FLOAT_VECTOR) for pointer in here)
+            here = [builder.gep(pointer, [ir.Constant(_INT, register * LANES)]) for pointer in (held, row, top)]
+            estimate, score, most = (_load(builder, pointer, FLOATS) for pointer in here)
             value = builder.fmul(builder.fadd(estimate, score), scale)
-            _store(builder, value, here[0], _FLOAT_VECTOR)
-            _store(builder, builder.select(builder.fcmp_ordered(">", value, most), value, most), here[2], _FLOAT_VECTOR)
+            _store(builder, value, here[0], FLOATS)
+            _store(builder, builder.select(builder.fcmp_ordered(">", value, most), value, most), here[2], FLOATS)
         return context.get_dummy_value()
 
     i = types.int64
@@ -176,28 +174,23 @@ def add_scores(typingctx, registers, estimates, position, scores, number, lane, 
 
 @intrinsic
 def product_tile(typingctx, rows, first, columns, block, out):
-    """out[first : first + 8, 8·block : 8·block + 8] = rows[first : first + 8] [8, d] · columns[block] [d, 8]."""
+    """out[first : first + 8, LANES·block : LANES·(block + 1)] = rows[first : first + 8] · columns[block] [d, LANES]."""
 
     def generate(context, builder, signature, args):
         base, dim = _matrix(context, builder, signature, args, 0)
-        width = ir.Constant(_INT, FLOATS)
+        width = ir.Constant(_INT, LANES)
         query = builder.gep(
             _data(context, builder, signature, args, 2), [builder.mul(builder.mul(args[3], dim), width)]
         )
         pointers = [
             builder.gep(base, [builder.mul(builder.add(args[1], ir.Constant(_INT, r)), dim)]) for r in range(TILE)
         ]
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(_FLOAT_VECTOR, [0.0] * FLOATS)) for _ in range(TILE)]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(FLOATS, [0.0] * LANES)) for _ in range(TILE)]
         with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), dim, ir.Constant(_INT, 1)) as (j, _):
-            column = _load(builder, builder.gep(query, [builder.mul(j, width)]), _FLOAT_VECTOR)
+            column = _load(builder, builder.gep(query, [builder.mul(j, width)]), FLOATS)
             for pointer, total in zip(pointers, sums, strict=True):
                 one = builder.load(builder.gep(pointer, [j]))
-                spread = builder.shuffle_vector(
-                    builder.insert_element(ir.Constant(_FLOAT_VECTOR, ir.Undefined), one, ir.Constant(_INT, 0)),
-                    ir.Constant(_FLOAT_VECTOR, ir.Undefined),
-                    ir.Constant(ir.VectorType(ir.IntType(32), FLOATS), [0] * FLOATS),
-                )
-                product = builder.fmul(spread, column, flags=("contract",))
+                product = builder.fmul(splat(builder, one, FLOATS), column, flags=("contract",))
                 builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
         to, stride = _matrix(context, builder, signature, args, 4)
         for r, total in enumerate(sums):
@@ -206,7 +199,7 @@ def product_tile(typingctx, rows, first, columns, block, out):
                 builder,
                 builder.load(total),
                 builder.gep(to, [builder.add(row, builder.mul(args[3], width))]),
-                _FLOAT_VECTOR,
+                FLOATS,
             )
         return context.get_dummy_value()
 

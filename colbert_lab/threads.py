@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -10,17 +10,18 @@ from typing import Any
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     # By process as well: threads do not survive a fork.
-    return ThreadPoolExecutor(threads, thread_name_prefix="colbert-lab-search")
+    return ThreadPoolExecutor(threads, thread_name_prefix="colbert-lab")
 
 
 def share(loop: Callable[[int, int], None], count: int, threads: int, unit: int = 1, least: int = 1) -> None:
     """Call loop(first, last) for ranges that make up 0 .. count, multiples of `unit`, in `threads` threads at once.
 
-    Ranges are smaller than a thread's share, so that none waits long for another, but at least of `least`.
+    Ranges are smaller than a thread's share, so that none waits long for another, but at least of `least`. The calling
+    thread works too, alone where the others are busy: a loop may share another, from any thread and after a fork.
     """
     if threads == 1 or count <= least:
         return loop(0, count)
-    step = max(least, -(-count // (4 * threads)))
+    step = max(least, -(-count // (8 * threads)))
     step = -(-step // unit) * unit
     ranges = iter([(first, min(first + step, count)) for first in range(0, count, step)])
 
@@ -29,8 +30,13 @@ def share(loop: Callable[[int, int], None], count: int, threads: int, unit: int 
             loop(first, last)
 
     others = [_pool(os.getpid(), threads).submit(work) for _ in range(threads - 1)]
-    work()
-    for other in others:
+    try:
+        work()
+    finally:
+        # What no thread has begun has nothing left to do, and may wait for this very thread.
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    for other in begun:
         other.result()
 
 
