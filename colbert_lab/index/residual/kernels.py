@@ -155,7 +155,7 @@ def refine_by_codes(
     some, tokens = np.zeros(_RUN * dim + 8, np.uint8), np.empty(_RUN, np.int64)
     scale, inverse, nothing = np.empty(_RUN, np.float32), np.empty(_RUN, np.float32), np.zeros(_RUN, np.float32)
     estimates = np.empty(_RUN * blocks.max() * LANES, np.float32)
-    products = np.empty(2, np.int32)
+    products = np.empty(2 * _RUN, np.int32)
     for n in range(first, last):
         row = rows[n]
         _near(table, vectors, margin, codes, offsets[row], offsets[row + 1], near)
@@ -175,15 +175,18 @@ def refine_by_codes(
                     for byte in range(packed.shape[1]):
                         word = (byte * stride + np.int64(packed[token, byte])) * 8
                         copy_bytes(words, word, some, count * dim + first_dim[byte])
-                    products_with(some, count * dim, centroids, code, products)
-                    level = step * (levels[scales[token]] if len(scales) > 0 else np.float32(1))
-                    crossed = np.float32(2) * level * centroid_step * np.float32(products[0])
-                    square = squares[code] + crossed + level * level * np.float32(products[1])
-                    inverse[count] = np.float32(1) / np.sqrt(max(square, np.float32(1e-12)))
-                    scale[count] = level
                     tokens[count] = token
                     count += 1
                 token += 1
+            # Apart from the copies, whose bytes are not to be read in wider pieces until they are written.
+            for r in range(count):
+                products_with(some, r * dim, centroids, np.int64(codes[tokens[r]]), products, 2 * r)
+            for r in range(count):
+                level = step * (levels[scales[tokens[r]]] if len(scales) > 0 else np.float32(1))
+                crossed = np.float32(2) * level * centroid_step * np.float32(products[2 * r])
+                square = squares[codes[tokens[r]]] + crossed + level * level * np.float32(products[2 * r + 1])
+                inverse[r] = np.float32(1) / np.sqrt(max(square, np.float32(1e-12)))
+                scale[r] = level
             lane = 0
             for registers in blocks:
                 width = registers * LANES

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from colbert_lab.scoring.compiled import compiled as compiled_with
-from colbert_lab.scoring.llvm import FLOATS, LANES, splat
+from colbert_lab.scoring.llvm import FLOATS, I32, LANES, WIDE, call, loop, splat
 
 # Query vectors that a byte vector holds.
 BYTES = 32
@@ -20,9 +20,6 @@ TILE = 8
 
 _INT = ir.IntType(64)
 _BYTE_VECTOR = ir.VectorType(ir.IntType(8), BYTES)
-_HALF_BYTES = ir.VectorType(ir.IntType(8), 16)
-_SHORT_VECTOR = ir.VectorType(ir.IntType(16), 16)
-_INT_VECTOR = ir.VectorType(ir.IntType(32), 8)
 _WORD_VECTOR = ir.VectorType(ir.FloatType(), WORD)
 
 
@@ -112,36 +109,71 @@ def copy_bytes(typingctx, source, at, target, to):
 
 
 @intrinsic
-def products_with(typingctx, codes, at, centroid, number, out):
-    """out [2] int32 = c·centroids[number] and c·c, for c = codes[at : at + d] - 128; needs AVX2.
+def products_with(typingctx, codes, at, centroid, number, out, place):
+    """out[place : place + 2] int32 = c·centroids[number] and c·c, for c = codes[at : at + d] - 128; needs AVX2.
 
-    codes are bytes, centroids [K, d] int8, and d is a multiple of 16.
+    codes are bytes 1..255, centroids [K, d] int8, and d is a multiple of 16.
     """
 
     def generate(context, builder, signature, args):
         matrix, dim = _matrix(context, builder, signature, args, 2)
         left = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
         right = builder.gep(matrix, [builder.mul(args[3], dim)])
-        middle = ir.Constant(_SHORT_VECTOR, [128] * 16)
-        kind = ir.FunctionType(_INT_VECTOR, [_SHORT_VECTOR, _SHORT_VECTOR])
-        multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pmadd.wd")
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(_INT_VECTOR, [0] * 8)) for _ in range(2)]
-        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), dim, ir.Constant(_INT, 16)) as (j, _):
-            c = builder.zext(_load(builder, builder.gep(left, [j]), _HALF_BYTES), _SHORT_VECTOR)
-            c = builder.sub(c, middle)
-            other = builder.sext(_load(builder, builder.gep(right, [j]), _HALF_BYTES), _SHORT_VECTOR)
-            for total, factor in zip(sums, (other, c), strict=True):
-                builder.store(builder.add(builder.load(total), builder.call(multiply, [c, factor])), total)
-        to = _data(context, builder, signature, args, 4)
-        for place, total in enumerate(sums):
-            lanes = builder.load(total)
-            added = builder.extract_element(lanes, ir.Constant(ir.IntType(32), 0))
-            for lane in range(1, 8):
-                added = builder.add(added, builder.extract_element(lanes, ir.Constant(ir.IntType(32), lane)))
-            builder.store(added, builder.gep(to, [ir.Constant(_INT, place)]))
+        done, totals = ir.Constant(_INT, 0), [I32(0), I32(0)]
+        for width in (64, 16) if WIDE else (16,):
+            sums, body = _products_of(builder, left, right, done, width)
+            steps = builder.sdiv(builder.sub(dim, done), ir.Constant(_INT, width))
+            found = loop(builder, steps, sums, body)
+            kind = sums[0].type
+            name = f"llvm.vector.reduce.add.v{kind.count}i32"
+            totals = [builder.add(total, call(builder, name, I32, part)) for total, part in zip(totals, found)]
+            done = builder.mul(steps, ir.Constant(_INT, width))
+        to = builder.gep(_data(context, builder, signature, args, 4), [args[5]])
+        for n, total in enumerate(totals):
+            builder.store(total, builder.gep(to, [ir.Constant(_INT, n)]))
         return context.get_dummy_value()
 
-    return types.void(codes, types.int64, centroid, types.int64, out), generate
+    return types.void(codes, types.int64, centroid, types.int64, out, types.int64), generate
+
+
+def _products_of(builder, left, right, done, width):
+    """What sums begin with, and the body of a loop that adds `width` components more to both."""
+    kind = ir.VectorType(ir.IntType(8), width)
+
+    def parts(number):
+        offset = builder.add(done, builder.mul(number, ir.Constant(_INT, width)))
+        return (_load(builder, builder.gep(pointer, [offset]), kind) for pointer in (left, right))
+
+    if WIDE:
+        ints = ir.VectorType(ir.IntType(32), width // 4)
+        name = f"llvm.x86.avx512.vpdpbusd.{8 * width}"
+        middle, nothing = ir.Constant(kind, [-128] * width), ir.Constant(kind, [0] * width)
+
+        def body(number, sums):
+            raw, centroid = parts(number)
+            c = builder.add(raw, middle)
+            size = builder.select(builder.icmp_signed("<", c, nothing), builder.sub(nothing, c), c)
+            # One factor has no sign: it is given to the other.
+            other = builder.select(builder.icmp_signed("<", c, nothing), builder.sub(nothing, centroid), centroid)
+            return [
+                call(builder, name, ints, total, builder.bitcast(size, ints), builder.bitcast(factor, ints))
+                for total, factor in zip(sums, (other, size), strict=True)
+            ]
+
+        return [ir.Constant(ints, [0] * (width // 4))] * 2, body
+
+    shorts, ints = ir.VectorType(ir.IntType(16), width), ir.VectorType(ir.IntType(32), width // 2)
+
+    def body(number, sums):
+        raw, centroid = parts(number)
+        c = builder.sub(builder.zext(raw, shorts), ir.Constant(shorts, [128] * width))
+        factors = builder.sext(centroid, shorts), c
+        return [
+            builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", ints, c, factor))
+            for total, factor in zip(sums, factors, strict=True)
+        ]
+
+    return [ir.Constant(ints, [0] * (width // 2))] * 2, body
 
 
 @intrinsic(prefer_literal=True)
