@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "colbert_lab"
 FLOORS = (
-    ("errors", "ragged", "artifact", "locks", "run", "progress", "processes"),
+    ("errors", "ragged", "artifact", "locks", "run", "progress", "processes", "threads"),
     ("scoring", "losses", "compression"),
     ("text", "models", "data"),
     ("index", "search"),

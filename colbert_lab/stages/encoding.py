@@ -28,7 +28,7 @@ def here(precision: str) -> str:
     return resolve_precision(precision, best_device())
 
 
-def known_precision(index: Artifact) -> str | None:
-    """The precision that an index's vectors were encoded in; None where its manifest does not say."""
-    found = (index.manifest["config"].get("encode") or {}).get("precision")
+def known_precision(artifact: Artifact) -> str | None:
+    """The precision that an index's or a run's vectors were encoded in; None where its manifest does not say."""
+    found = (artifact.manifest["config"].get("encode") or {}).get("precision")
     return None if found == "auto" else found

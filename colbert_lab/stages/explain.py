@@ -14,6 +14,7 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.explain import Explanation, explain
 from colbert_lab.run import Run
 from colbert_lab.stages.collection import open_collection
+from colbert_lab.stages.encoding import known_precision
 from colbert_lab.stages.explain_report import Pair, explain_pairs, explain_runs
 from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, input_of, say
@@ -93,6 +94,7 @@ def run(cfg: DictConfig) -> Outcome:
     if len(places) > 2:
         raise ConfigError(f"{len(places)} runs are given; one is explained, or two side by side\ntry: run=[A,B]")
     runs = [read_run(place) for place in places]
+    cfg = _encoded_alike(cfg, [artifact for _, artifact in runs])
     collection = _collection(cfg, [artifact for _, artifact in runs])
     if len(runs) == 2:
         return _two(cfg, collection, runs, places)
@@ -103,6 +105,16 @@ def run(cfg: DictConfig) -> Outcome:
     return explain_pairs(
         cfg, model, collection, artifact, pairs, queries, documents, cut_by(artifact), note_of(artifact)
     )
+
+
+def _encoded_alike(cfg: DictConfig, given: list[Artifact | str]) -> DictConfig:
+    """`cfg`, whose precision "auto" is that of the runs where they say one: scores are to be those of the run."""
+    known = {known_precision(one) for one in given if isinstance(one, Artifact)} - {None}
+    if cfg.encode.precision != "auto" or len(known) != 1:
+        return cfg
+    view = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    view.encode.precision = known.pop()
+    return view
 
 
 def _two(

@@ -69,7 +69,7 @@ SMALL = {
     "tuples": (),
     "describe": (),
     "compare": (*ENCODE, "encode.precision=fp32", "search.k=60", "systems=quick", "cost.timed=3", "cost.warmup=1"),
-    "explain": (ENCODE[0], "encode.precision=fp32"),
+    "explain": ENCODE[:1],
     "rounds": (
         *MODEL,
         *TRAIN,

@@ -40,8 +40,11 @@ def test_a_pair_by_ids(lab, chain, data):
 
 
 def test_the_score_is_the_one_in_the_run(lab, chain):
-    found = read_trec(chain["run"].path / "run.trec.gz")
-    done = lab("explain", f"run={chain['run'].path}", "query=q30", "explain.top=2")
+    # In fp32: bf16 rounds otherwise when texts are batched otherwise.
+    index = lab("index", f"model={chain['model'].path}", "encode.precision=fp32").artifact
+    run = lab("search", f"index_dir={index.path}", "encode.precision=fp32").artifact
+    found = read_trec(run.path / "run.trec.gz")
+    done = lab("explain", f"run={run.path}", "query=q30", "explain.top=2")
     records = told(done)["pairs"]
     scores = dict(found["q30"])
     assert [one["document"] for one in records[:2]] == list(found["q30"].ids[:2])
@@ -52,6 +55,13 @@ def test_the_score_is_the_one_in_the_run(lab, chain):
     # Beside the best two the best judged positive, d10-0 with grade 3, once.
     assert {one["document"] for one in records} == {*found["q30"].ids[:2], "d10-0"}
     assert all(one["grade"] == positives.get(one["document"]) for one in records)
+
+
+@pytest.mark.parametrize(("asked", "used"), [("auto", "bf16"), ("fp32", "fp32")])
+def test_texts_are_encoded_as_the_run_was(lab, chain, asked, used):
+    run = lab("search", f"index_dir={chain['index'].path}", "encode.precision=bf16").artifact
+    done = lab("explain", f"run={run.path}", "query=q30", "explain.top=1", f"encode.precision={asked}").artifact
+    assert done.manifest["config"]["encode"]["precision"] == used
 
 
 def test_texts_need_no_collection(lab, chain):
@@ -133,10 +143,10 @@ def test_an_index_of_merged_vectors_is_told_beside_what_every_token_chose(lab, c
 
 
 def test_documents_in_passages_are_explained_by_their_best(lab, chain):
-    cut = ("passages.length=6", "passages.overlap=1")
+    cut = ("passages.length=6", "passages.overlap=1", "encode.precision=fp32")
     run = lab("rerank", f"model={chain['model'].path}", f"candidates={chain['run'].path}", *cut).artifact
     found = read_trec(run.path / "run.trec.gz")
-    cfg, _, _ = lab.compose("explain", f"run={run.path}")
+    cfg, _, _ = lab.compose("explain", f"run={run.path}", "encode.precision=fp32")
     collection = Collection(Artifact.open(run.manifest["inputs"]["collection"]["path"]))
     pairs = [("q30", document) for document in found["q30"].ids[:3]]
     passages = run.manifest["config"]["passages"]

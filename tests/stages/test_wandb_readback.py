@@ -270,10 +270,10 @@ def test_what_fidelity_and_a_suite_tell_is_what_they_found(others):
     assert summary["index/recall_vs_exact"] in [one["index/recall_vs_exact"] for one in alone]
 
 
-def test_lineage_is_by_reference_and_by_key(lab):
-    lab("rounds", *TWO)
-    made = {one["key"] for log in logs_below(lab.root) for one in read.artifacts(log) if not one["used"]}
-    for log in logs_below(lab.root):
+def test_lineage_is_by_reference_and_by_key(fresh_lab):
+    fresh_lab("rounds", *TWO)
+    made = {one["key"] for log in logs_below(fresh_lab.root) for one in read.artifacts(log) if not one["used"]}
+    for log in logs_below(fresh_lab.root):
         (own,) = (one for one in read.artifacts(log) if not one["used"])
         assert Artifact.open(own["path"]).manifest["key"] == own["key"]
         # Collections are opened, not made by a run; everything else that is used is what another run made.
