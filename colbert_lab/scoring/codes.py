@@ -150,7 +150,8 @@ class Codes:
         starts, lengths = self.documents.starts[every], self.documents.lengths[every]
         errors, norms = self.errors[every], self.norms[every]
         rounding = _rounding(queries.dim)
-        slack = np.stack([coded.norms, coded.residuals + rounding * coded.norms, rounding * coded.norms**2 * l2])
+        squares = coded.norms**2 if l2 else np.zeros_like(coded.norms)
+        slack = np.stack([coded.norms, coded.residuals + rounding * coded.norms, rounding * squares])
         if l2:
             # |d|²/2 is subtracted, and rounded with the rest.
             slack[1] += rounding * norms.max(initial=0.0)
