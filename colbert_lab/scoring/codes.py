@@ -24,7 +24,7 @@ import torch
 from colbert_lab.ragged import Ragged
 from colbert_lab.scoring.kernels import PackedDocuments, block_sizes, finished, in_threads, lay_out, padded
 
-# |c| of a whole vector. More leaves less for the query: their product is bounded by what 16 bits hold.
+# |c| of a whole vector, where products are summed in 16 bits: more leaves less for the query.
 _CODE_NORM = 425
 # Values that are copied at once where they cannot be coded in place.
 _COPIED_VALUES = 2**22
@@ -86,8 +86,10 @@ class Codes:
     @classmethod
     def of(cls, documents: PackedDocuments) -> "Codes":
         """The codes of all these documents."""
+        from colbert_lab.scoring.llvm import PART, WIDE
+
         values, lengths = documents.documents.values, documents.documents.lengths
-        count, dim = len(values), values.shape[1] + -values.shape[1] % 8
+        count, dim = len(values), values.shape[1] + -values.shape[1] % PART
         codes = np.empty(count * dim, np.uint8)
         scales, errors, norms, squares = (np.empty(count, np.float32) for _ in range(4))
         quarters = [np.ones(4)]
@@ -95,7 +97,9 @@ class Codes:
         def code(bits: np.ndarray, piece: slice) -> None:
             from colbert_lab.scoring.code_loops import code_rows
 
-            most, facts = np.float32(_CODE_NORM), [part[piece] for part in (scales, errors, norms, squares)]
+            # No row of whole numbers up to 127 is as long as 127 d.
+            most = np.float32(127 * dim if WIDE else _CODE_NORM)
+            facts = [part[piece] for part in (scales, errors, norms, squares)]
             part = codes[piece.start * dim : piece.stop * dim]
 
             def run(first: int, last: int) -> None:

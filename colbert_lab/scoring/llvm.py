@@ -3,16 +3,15 @@
 from functools import cache
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 
 
 @cache
 def _features() -> frozenset[str]:
-    """What numba compiles for: this CPU's features, or those that NUMBA_CPU_FEATURES names ("+avx2,+fma,+f16c")."""
-    if config.CPU_FEATURES is not None:
-        return frozenset(name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+"))
-    return frozenset(name for name, there in get_host_cpu_features().items() if there)
+    """What numba compiles for: this CPU's features, those that it avoids left out, or what NUMBA_CPU_FEATURES names."""
+    named = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return frozenset(name[1:] for name in named.split(",") if name.startswith("+"))
 
 
 def has_avx2() -> bool:
@@ -29,7 +28,7 @@ def widens_half() -> bool:
 WIDE = _features() >= {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}
 # Query vectors of a register: one instruction multiplies a number with one of each.
 LANES = 16 if WIDE else 8
-# Query registers of a block; with the document rows of ROWS the sums, operands and a product fit the CPU's registers.
+# Query registers of a block; with the document rows of ROWS_1..3 sums, operands and a product fit the CPU's registers.
 MAX_REGISTERS = 3
 _CACHE_LINE = 64
 # Components of a document vector that are read at once: every d of a kernel is a multiple.

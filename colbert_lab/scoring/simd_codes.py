@@ -4,7 +4,7 @@ A row is scale x (codes - 128); codes are bytes 1..255. Query vectors are lanes,
 four components together, whose products one instruction adds to the 32-bit lane where there is one (vpdpbusd). Else
 (vpmaddubsw) a lane holds two 16-bit sums, each over every other pair of components, which are added up in 32 bits
 halfway and at the end: four sums in all, over the quarters of a vector. `correction` takes the 128 off again. 16-bit
-sums may wrap on the way: the caller sees to it that the ends fit, wherever it runs, so that all CPUs find the same.
+sums may wrap on the way: where they are used (not llvm.WIDE) the caller sees to it that the ends fit.
 """
 
 from llvmlite import ir

@@ -20,7 +20,7 @@ from colbert_lab.stages.collection import open_collection
 from colbert_lab.stages.costs import costs_of
 from colbert_lab.stages.making import Outcome, input_of, make, plain, say
 from colbert_lab.stages.per_query import NAME, Explain, Judged, query_rows, worst_by
-from colbert_lab.stages.ranked_by import cut_by, model_of, note_of
+from colbert_lab.stages.ranked_by import cut_by, encoded_as, model_of, note_of
 from colbert_lab.stages.rerank import read_run
 from colbert_lab.tracking.names import leaf
 from colbert_lab.tracking.tracker import Tracker
@@ -242,7 +242,8 @@ def _explain(cfg: DictConfig, collection: Collection | Unsearched, artifact: Art
         return None
     if model is None:
         return None
-    return lambda pairs: explanations_of(model, collection, cfg, pairs, passages)
+    view = encoded_as(cfg, artifact)
+    return lambda pairs: explanations_of(model, collection, view, pairs, passages)
 
 
 def _write_judgements(qrels: Qrels, folder: Path) -> None:

@@ -14,11 +14,10 @@ from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.evaluation.explain import Explanation, explain
 from colbert_lab.run import Run
 from colbert_lab.stages.collection import open_collection
-from colbert_lab.stages.encoding import known_precision
 from colbert_lab.stages.explain_report import Pair, explain_pairs, explain_runs
 from colbert_lab.stages.hub import model_at
 from colbert_lab.stages.making import Outcome, create, input_of, say
-from colbert_lab.stages.ranked_by import cut_by, is_late_interaction, model_of, note_of
+from colbert_lab.stages.ranked_by import cut_by, encoded_as, is_late_interaction, model_of, note_of
 from colbert_lab.stages.rerank import read_run
 
 # Beyond so many ids none that is near to a mistaken one is looked for.
@@ -94,7 +93,6 @@ def run(cfg: DictConfig) -> Outcome:
     if len(places) > 2:
         raise ConfigError(f"{len(places)} runs are given; one is explained, or two side by side\ntry: run=[A,B]")
     runs = [read_run(place) for place in places]
-    cfg = _encoded_alike(cfg, [artifact for _, artifact in runs])
     collection = _collection(cfg, [artifact for _, artifact in runs])
     if len(runs) == 2:
         return _two(cfg, collection, runs, places)
@@ -102,19 +100,8 @@ def run(cfg: DictConfig) -> Outcome:
     _check(model)
     pairs, queries, documents = _pairs(cfg, collection, runs[0][0] if runs else None, _split(cfg, runs))
     artifact = runs[0][1] if runs else None
-    return explain_pairs(
-        cfg, model, collection, artifact, pairs, queries, documents, cut_by(artifact), note_of(artifact)
-    )
-
-
-def _encoded_alike(cfg: DictConfig, given: list[Artifact | str]) -> DictConfig:
-    """`cfg`, whose precision "auto" is that of the runs where they say one: scores are to be those of the run."""
-    known = {known_precision(one) for one in given if isinstance(one, Artifact)} - {None}
-    if cfg.encode.precision != "auto" or len(known) != 1:
-        return cfg
-    view = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    view.encode.precision = known.pop()
-    return view
+    view, passages, note = encoded_as(cfg, artifact), cut_by(artifact), note_of(artifact)
+    return explain_pairs(view, model, collection, artifact, pairs, queries, documents, passages, note)
 
 
 def _two(

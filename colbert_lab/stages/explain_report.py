@@ -24,6 +24,7 @@ from colbert_lab.evaluation.explain import Explanation
 from colbert_lab.evaluation.metrics import evaluate
 from colbert_lab.run import Run
 from colbert_lab.stages.making import Outcome, make, plain
+from colbert_lab.stages.ranked_by import encoded_as
 from colbert_lab.stages.search import query_encoding
 from colbert_lab.tracking.tracker import Tracker
 
@@ -124,7 +125,8 @@ def explain_runs(
         if model is not None:
             inputs[f"model_{side}"] = model
     content = {"split": split, "query": query, "names": list(names), "explain": options}
-    content |= {"encode": query_encoding(cfg), "passages": list(passages), "notes": list(notes)}
+    views = [encoded_as(cfg, given) for _, given in runs]
+    content |= {"encode": [query_encoding(view) for view in views], "passages": list(passages), "notes": list(notes)}
 
     def work(builder: Builder, tracker: Tracker) -> None:
         from colbert_lab.stages.explain import explanations_of
@@ -133,8 +135,8 @@ def explain_runs(
         wanted = {one.query: _worth_explaining(one, collection) for one in (*found.gained, *found.lost)}
         pairs = [(one, document) for one, documents in wanted.items() for document in documents]
         explained = [
-            {} if model is None else explanations_of(model, collection, cfg, pairs, cut)
-            for model, cut in zip(models, passages)
+            {} if model is None else explanations_of(model, collection, view, pairs, cut)
+            for model, view, cut in zip(models, views, passages)
         ]
         records = _side_by_side(builder, found, wanted, explained, notes, collection, options["columns"])
         text = differences_text(found) if query is None else "\n".join(_one(found)) + "\n"

@@ -6,9 +6,10 @@ text.
 
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from colbert_lab.artifact import Artifact
+from colbert_lab.stages.encoding import known_precision
 from colbert_lab.stages.making import input_of, say
 
 
@@ -71,6 +72,16 @@ def cut_by(run: Artifact | str | None) -> dict[str, Any] | None:
     if found is not None:
         say("documents were cut into passages for this run; each is explained by its best one")
     return found
+
+
+def encoded_as(cfg: DictConfig, run: Artifact | str | None) -> DictConfig:
+    """`cfg`, whose precision "auto" is the one that a run's queries were encoded in, where its manifest says one."""
+    known = known_precision(run) if isinstance(run, Artifact) else None
+    if cfg.encode.precision != "auto" or known is None:
+        return cfg
+    view = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    view.encode.precision = known
+    return view
 
 
 def _index_of(run: Artifact) -> Artifact | None:

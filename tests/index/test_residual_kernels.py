@@ -14,7 +14,6 @@ from colbert_lab.index.residual.search import Searcher
 from colbert_lab.index.rows import Rows
 from colbert_lab.scoring.codes import CodedQueries
 from colbert_lab.scoring.llvm import has_avx2
-from colbert_lab.threads import share
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=20)
 
@@ -168,20 +167,3 @@ def test_best_cells(cells, threshold, seed):
 def test_offsets_beyond_32_bits():
     lengths = np.array([2**30, 2**30, 2**30, 5], np.int32)
     assert offsets(lengths).tolist() == [0, 2**30, 2**31, 3 * 2**30, 3 * 2**30 + 5]
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize(("count", "unit", "least"), [(0, 1, 1), (1, 1, 1), (64, 8, 1), (100, 1, 7), (104, 8, 50)])
-def test_shares_make_up_the_whole(threads, count, unit, least):
-    seen = []
-    share(lambda first, last: seen.append((first, last)), count, threads, unit, least)
-    assert sorted(n for first, last in seen for n in range(first, last)) == list(range(count))
-    assert all(first % unit == 0 for first, _ in seen)
-
-
-def test_a_share_that_fails_is_told():
-    def fail(first, last):
-        raise RuntimeError(f"at {first}")
-
-    with pytest.raises(RuntimeError, match="at"):
-        share(fail, 100, 3)

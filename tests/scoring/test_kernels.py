@@ -326,6 +326,14 @@ def test_registers_of_either_size_find_the_same():
     run_python(["-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)], narrow)
 
 
+@pytest.mark.slow
+def test_instructions_that_numba_does_without_are_not_called_for():
+    without = os.environ | {"NUMBA_ENABLE_AVX": "0"}
+    lanes, found = zip(*(run_python(["-c", FOUND], env).split() for env in (os.environ, without)), strict=True)
+    assert lanes[1] == "8"
+    assert len(set(found)) == 1
+
+
 def run_python(arguments, environment) -> str:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

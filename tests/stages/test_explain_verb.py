@@ -59,9 +59,16 @@ def test_the_score_is_the_one_in_the_run(lab, chain):
 
 @pytest.mark.parametrize(("asked", "used"), [("auto", "bf16"), ("fp32", "fp32")])
 def test_texts_are_encoded_as_the_run_was(lab, chain, asked, used):
-    run = lab("search", f"index_dir={chain['index'].path}", "encode.precision=bf16").artifact
-    done = lab("explain", f"run={run.path}", "query=q30", "explain.top=1", f"encode.precision={asked}").artifact
+    runs = [
+        lab("search", f"index_dir={chain['index'].path}", f"encode.precision={precision}").artifact
+        for precision in ("bf16", "fp32")
+    ]
+    given = "explain.top=1", f"encode.precision={asked}"
+    done = lab("explain", f"run={runs[0].path}", "query=q30", *given).artifact
     assert done.manifest["config"]["encode"]["precision"] == used
+    # Of two runs each by its own.
+    done = lab("explain", f"run=[{runs[0].path},{runs[1].path}]", "query=q30", *given).artifact
+    assert [one["precision"] for one in done.manifest["config"]["encode"]] == [used, "fp32"]
 
 
 def test_texts_need_no_collection(lab, chain):

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from colbert_lab.scoring.compiled import compiled as compiled_with
-from colbert_lab.scoring.llvm import FLOATS, I32, LANES, WIDE, call, loop, splat
+from colbert_lab.scoring.llvm import FLOATS, I32, LANES, WIDE, call, fetch, loop, splat
 
 # Query vectors that a byte vector holds.
 BYTES = 32
@@ -84,12 +84,7 @@ def prefetch(typingctx, matrix, row):
         base, stride = _matrix(context, builder, signature, args, 0)
         size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
         width = builder.mul(stride, ir.Constant(_INT, size))
-        start = builder.bitcast(builder.gep(base, [builder.mul(args[1], stride)]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [start.type, word, word, word])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), width, ir.Constant(_INT, 64)) as (j, _):
-            builder.call(fetch, [builder.gep(start, [j]), word(0), word(3), word(1)])
+        fetch(builder, builder.gep(base, [builder.mul(args[1], stride)]), width)
         return context.get_dummy_value()
 
     return types.void(matrix, types.int64), generate
