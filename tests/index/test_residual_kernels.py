@@ -107,7 +107,27 @@ def test_refining_by_codes(lengths, vectors, bits, kind, dim, margin, seed):
             table, vectors, margin, np.float32(window), scores, rotated, lanes, *ends, found, 0, len(filled)
         )
         # What the window leaves out is another vector that is about as good.
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5 + (0 if window == np.inf else 1e-4) * vectors)
+        lost = 0 if window == np.inf else window + 1e-4 * vectors
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5 + lost)
+
+
+@pytest.mark.skipif(not has_avx2(), reason="8-bit products need AVX2")
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize(("kind", "allowed"), [("product", 1e-5), ("stanford", 3e-4)])
+def test_the_window_leaves_out_next_to_nothing(bits, kind, allowed):
+    codes, query = codes_of(0, [60] * 60, 128, bits, kind, 64), query_of(0, 32, 128)
+    searcher, rows = searcher_of(codes), np.arange(60)
+    rotated = codes.rotate(query)
+    scores = searcher._centroid_scores(rotated, 1)
+    table, _ = searcher._table(scores, 32, 1)
+    coded = CodedQueries.of(rotated, codes.quarters)
+    lanes = (coded.blocks, coded.table, coded.correction, coded.units)
+    ends, found = (scores, rotated, lanes, codes.tables, codes.small, codes.arrays, rows), np.empty((2, 60), np.float32)
+    for window, refined in zip((np.inf, search._WINDOW), found):
+        kernels.refine_by_codes(table, 32, 255, np.float32(window), *ends, refined, 0, 60)
+    lost = found[0] - found[1]
+    assert lost.min() >= -1e-5
+    assert lost.mean() <= allowed
 
 
 def test_a_wider_code_is_read_whole():
