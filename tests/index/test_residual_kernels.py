@@ -106,8 +106,8 @@ def test_refining_by_codes(lengths, vectors, bits, kind, dim, margin, seed):
         kernels.refine_by_codes(
             table, vectors, margin, np.float32(window), scores, rotated, lanes, *ends, found, 0, len(filled)
         )
-        # What the window leaves out is another vector that is about as good.
-        lost = 0 if window == np.inf else window + 1e-4 * vectors
+        # What the window leaves out is another vector that is about as good; with Stanford's codec less closely.
+        lost = 0 if window == np.inf else 1e-4 * vectors + (window if kind == "stanford" else 0)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5 + lost)
 
 

@@ -9,6 +9,7 @@ from colbert_lab.artifact import Artifact
 from colbert_lab.data.collection import Collection
 from colbert_lab.errors import ConfigError, DataError
 from colbert_lab.run import read_trec
+from colbert_lab.stages.evaluate import _explain as evaluation_of
 from colbert_lab.stages.explain import explanations_of, given_id
 from colbert_lab.stages.init import single_vector_model
 from colbert_lab.stages.per_query import NAME
@@ -69,6 +70,16 @@ def test_texts_are_encoded_as_the_run_was(lab, chain, asked, used):
     # Of two runs each by its own.
     done = lab("explain", f"run=[{runs[0].path},{runs[1].path}]", "query=q30", *given).artifact
     assert [one["precision"] for one in done.manifest["config"]["encode"]] == [used, "fp32"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_evaluation_explains_a_run_as_it_was_encoded(lab, chain, monkeypatch, precision):
+    run = lab("search", f"index_dir={chain['index'].path}", f"encode.precision={precision}").artifact
+    cfg, _, _ = lab.compose("evaluate", f"run={run.path}")
+    seen = []
+    monkeypatch.setattr("colbert_lab.stages.explain.explanations_of", lambda *given: seen.append(given[2]) or {})
+    evaluation_of(cfg, Collection(Artifact.open(run.manifest["inputs"]["collection"]["path"])), run)([])
+    assert seen[0].encode.precision == precision
 
 
 def test_texts_need_no_collection(lab, chain):

@@ -29,8 +29,8 @@ from colbert_lab.threads import share
 _CENTROIDS, _DOCUMENTS, _REFINED = 1024, 1024, 16
 # How often more cells are tried where too few documents stand in the first, and how many more, before all are taken.
 _WIDER = (1, 8)
-# Of a query vector's norm: estimates by 8-bit products are off by a tenth of it with codec=product (root mean square),
-# by more with codewords as uneven as Stanford's.
+# Of a query vector's norm: estimates by 8-bit products are off by a tenth of it with codec=product (root mean square).
+# With Stanford's codec a best match is left out now and then, for one that is nearly as good.
 _WINDOW = 0.015
 
 
