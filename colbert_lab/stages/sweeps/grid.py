@@ -68,7 +68,7 @@ def ended_job(folder: Path, ended: Ended, **instead: Any) -> dict[str, Any]:
     record = own[-1] if own else None
     if record is None or (ended.code and record["state"] == "finished"):
         record = base_record(job) | {"state": "failed", "error": _from_outside(job.log(folder), ended.code)}
-    record = record | {"seconds": round(ended.seconds, 1)} | instead
+    record = record | {"seconds": round(ended.seconds, 3)} | instead
     add_job(folder, record)
     return record
 
